@@ -211,7 +211,11 @@ class RLM(ReadableArguments):
         self._before: str | None = None
         self._prior: tuple[PriorRun, ...] = ()
         self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
-        self._ours = (*models, *servers_of((*self._config.tools, *self._config.sub_tools)), *([self._repl] if self._repl else ()))
+        self._ours = (
+            *models,
+            *servers_of((*self._config.tools, *self._config.sub_tools)),
+            *([self._repl] if self._repl else ()),
+        )
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
 

@@ -1,6 +1,6 @@
 """Which calls of the tools of MCP servers may happen.
 
-    RLM(custom_tools={"fs": MCPServer(...)}, approve=lambda call: call.is_read_only or call.tool == "write_file")
+RLM(custom_tools={"fs": MCPServer(...)}, approve=lambda call: call.is_read_only or call.tool == "write_file")
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ class Approvals:
         if not (approve is None or isinstance(approve, bool) or callable(approve)):
             raise ConfigError(f"approve is a function of a ToolCall, True, False or None, not {approve!r}.")
         self._approve = approve
-        self._decided: dict[tuple[str, str], bool] = {}
-        self._turn = threading.Lock()
+        self._terminal = AskOnce(terminal.ask)
 
     async def why_not(self, call: ToolCall) -> str:
         """Why a call must not happen; empty if it may.
@@ -93,14 +92,32 @@ class Approvals:
         return decided
 
     def _on_terminal(self, call: ToolCall) -> str:
-        """Ask once for each tool."""
+        if not is_terminal():
+            return NOBODY
+        return "" if self._terminal(call) else REFUSED
+
+
+class AskOnce:
+    """An `Approve` that lets read-only calls happen, and asks a person about each other tool once.
+
+    Args:
+        how: shows a text and returns a line of the person. Called in a thread.
+    """
+
+    def __init__(self, how: Callable[[str], str]) -> None:
+        self._how = how
+        self._decided: dict[tuple[str, str], bool] = {}
+        self._turn = threading.Lock()  # children and batches ask at the same time
+
+    def __call__(self, call: ToolCall) -> bool:
+        """Decide about a call."""
+        if call.is_read_only:
+            return True
         key = (call.server, call.tool)
-        with self._turn:  # children and batches ask at the same time
+        with self._turn:
             if key not in self._decided:
-                if not is_terminal():
-                    return NOBODY
-                self._decided[key] = ask(call, terminal.ask)
-            return "" if self._decided[key] else REFUSED
+                self._decided[key] = ask(call, self._how)
+            return self._decided[key]
 
 
 def ask(call: ToolCall, how: Callable[[str], str]) -> bool:
@@ -112,7 +129,9 @@ def ask(call: ToolCall, how: Callable[[str], str]) -> bool:
     """
     arguments = clip(json.dumps(call.arguments, ensure_ascii=False, default=str), MAX_SHOWN)
     title = f" ({call.title})" if call.title not in ("", call.tool) else ""
-    said = how(f"The model wants to call {call.tool}{title} of {call.server} with {arguments}\nAllow it, from now on? [y/N] ")
+    said = how(
+        f"The model wants to call {call.tool}{title} of {call.server} with {arguments}\nAllow it, from now on? [y/N] "
+    )
     return said.strip().lower() in ("y", "yes")
 
 

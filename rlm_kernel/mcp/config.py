@@ -237,7 +237,9 @@ def _server(where: str, entry: Any, expand: Callable[[str], str], folder: Path |
     return replace(server, cwd=folder) if is_of_project else server
 
 
-def _env_file(where: str, entry: Mapping[str, Any], expand: Callable[[str], str], folder: Path | None) -> dict[str, str]:
+def _env_file(
+    where: str, entry: Mapping[str, Any], expand: Callable[[str], str], folder: Path | None
+) -> dict[str, str]:
     if (named := entry.get("envFile")) is None:
         return {}
     from dotenv import dotenv_values

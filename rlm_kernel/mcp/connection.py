@@ -11,6 +11,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, Implementation, Tool, ToolListChangedNotification
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
@@ -20,6 +21,8 @@ from rlm_kernel.mcp.transports import LastWords, transport
 MAX_PAGES = 200
 MAX_LISTED = 20_000
 END_SECONDS = 8.0
+PROBE_SECONDS = 2.0
+"""In which a server must list its tools after a call that timed out; otherwise it is taken as dead."""
 
 
 class Connection:
@@ -153,14 +156,18 @@ class Connection:
             async with asyncio.timeout(self._server.timeout):
                 return await work(self.client)
         except TimeoutError:
-            raise TimeoutError(f"{what} did not return within {self._server.timeout:g} seconds") from None
+            late = f"{what} did not return within {self._server.timeout:g} seconds"
+            if not await self._responds():
+                self._lost = True
+                late += ", and the server does not answer: the next call starts it again"
+            raise TimeoutError(late) from None
         except MCPError as error:
             if error.code == CONNECTION_CLOSED or not self.alive or "Session terminated" in error.message:
                 self._lost = True
                 raise ConnectionError(str(self.words)) from error
             raise ServerError(error.message) from error
         except ValueError as error:  # pydantic's
-            raise ServerError(f"the server's reply is not one of the protocol: {str(error)[:500]}") from error
+            raise ServerError(describe(error)) from error
         except OSError as error:
             self._lost = True
             raise ConnectionError(describe(error)) from error
@@ -169,6 +176,17 @@ class Connection:
                 self._lost = True
                 raise ConnectionError(str(self.words) or describe(error)) from error
             raise ServerError(describe(error)) from error
+
+    async def _responds(self) -> bool:
+        """Whether the server answers anything."""
+        try:
+            async with asyncio.timeout(min(PROBE_SECONDS, self._server.timeout)):
+                await self.client.list_tools()
+        except MCPError as error:
+            return error.code != CONNECTION_CLOSED
+        except Exception:  # noqa: BLE001 (whatever it is, there was no answer)
+            return False
+        return True
 
     async def close(self) -> None:
         """End it, and a server that it has started. Idempotent."""
@@ -202,4 +220,9 @@ def _first(error: BaseException) -> BaseException:
 def describe(error: BaseException) -> str:
     """An error in a few words."""
     error = _first(error)
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        more = f", and {error.error_count() - 1:,} more faults" if error.error_count() > 1 else ""
+        return f"its reply does not follow the protocol ({place[:200]}: {first['msg'][:200]}{more})"
     return f"{type(error).__name__}: {error}"[:1_000] if str(error) else type(error).__name__

@@ -33,6 +33,9 @@ MAX_DEPTH = 4
 """Nesting of a type. Deeper ones are `Any`."""
 MAX_FIELDS = 20
 
+FIRST_END = "\n\n"
+"""After the first paragraph of a docstring."""
+
 OWN = ("read_resource", "resources", "tools")
 """Functions that every server has."""
 
@@ -96,9 +99,7 @@ class Function:
         ]
         if self.takes_more:
             name = identifier("arguments", {one.name for one in self.arguments}, "more")
-            parameters.append(
-                {"name": name, "kind": int(Parameter.VAR_KEYWORD), "default": None, "annotation": None}
-            )
+            parameters.append({"name": name, "kind": int(Parameter.VAR_KEYWORD), "default": None, "annotation": None})
         return {"name": self.name, "doc": self.doc, "parameters": parameters}
 
     @property
@@ -109,7 +110,7 @@ class Function:
             for one in self.arguments
         ]
         signature = clip_end(", ".join([*shown, *(["**arguments"] if self.takes_more else [])]), MAX_SIGNATURE)
-        return f"{self.name}({signature}) {one_line(self.doc, MAX_SUMMARY)}"
+        return f"{self.name}({signature}) {one_line(self.doc.partition(FIRST_END)[0], MAX_SUMMARY)}"
 
     def bound(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by the names of the server.
@@ -229,9 +230,7 @@ def _referred(reference: str, root: dict[str, Any]) -> Any:
     return found
 
 
-def _doc(
-    tool: Tool, name: str, arguments: Iterable[Argument], returned: dict[str, Any], *, is_read_only: bool
-) -> str:
+def _doc(tool: Tool, name: str, arguments: Iterable[Argument], returned: dict[str, Any], *, is_read_only: bool) -> str:
     parts = [clip_end(plain(tool.description or tool.title or tool.name).strip(), MAX_DESCRIPTION)]
     described = [f"    {one.name}: {' '.join(one.description.split())}" for one in arguments if one.description]
     if described:

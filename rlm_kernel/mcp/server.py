@@ -135,7 +135,9 @@ class ToolServer:
         except ConnectionError as error:
             why = f": {error}" if str(error) else ""
             ended = ENDED.format(name=self.name, why=f" during {self.name}.{what}(…){why}")
-            raise ConnectionError(f"{ended}. The call may have happened. The next call starts the server again.") from error
+            raise ConnectionError(
+                f"{ended}. The call may have happened. The next call starts the server again."
+            ) from error
         self._restarts = 0
         if connection.changed:
             await self._list_again(connection)
@@ -154,7 +156,9 @@ class ToolServer:
         try:
             connection = await self._connected()
         except ConfigError as error:
-            raise ConnectionError(f"{ENDED.format(name=self.name, why=why)}, and did not start again: {error}") from error
+            raise ConnectionError(
+                f"{ENDED.format(name=self.name, why=why)}, and did not start again: {error}"
+            ) from error
         self._note = RESTARTED.format(name=self.name, why=why) if before is not None else ""
         return connection
 
@@ -201,7 +205,9 @@ class ToolServer:
             arguments = found.bound(args, kwargs)
             return ToolCall(self.name, found.tool, arguments, found.title, found.is_read_only)
         if function == "read_resource":
-            return ToolCall(self.name, "resources/read", {"uri": _uri(args, kwargs)}, "read a resource", is_read_only=True)
+            return ToolCall(
+                self.name, "resources/read", {"uri": _uri(args, kwargs)}, "read a resource", is_read_only=True
+            )
         return None
 
     async def call(self, function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

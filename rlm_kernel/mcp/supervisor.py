@@ -2,9 +2,9 @@
 
     python -I supervisor.py COMMAND ARGUMENT ...
 
-The server is its child, in a process group of its own, and reads and writes the pipes of the host. When the host closes
-its end of the standard input, also by being killed, the server has `GRACE_SECONDS` to end. Then its group and, on Linux,
-all processes that it has started are killed. It uses the standard library only, and imports little.
+The server is its child, in a process group of its own, and reads and writes the pipes of the host. When the host
+closes its end of the standard input, also by being killed, the server has `GRACE_SECONDS` to end. Then its group and,
+on Linux, all processes that it has started are killed. It uses the standard library only, and imports little.
 """
 
 from __future__ import annotations
