@@ -200,7 +200,7 @@ def _is_absent(tool: Mapping[str, Any]) -> bool:
 
 def _tools(known: Any) -> dict[str, Any]:
     """Custom tools from the log: values, code, and for each function one that raises an error."""
-    tools = {}
+    tools: dict[str, Any] = {}
     for tool in known:
         name, description = tool["name"], tool["description"]
         if tool["kind"] == "function" and "functions" in tool["card"]:

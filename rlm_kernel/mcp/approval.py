@@ -48,7 +48,7 @@ class ToolCall:
 
 
 Approve = Callable[[ToolCall], bool | Awaitable[bool]]
-"""Whether a call may happen; asked about every call. An async function runs in the engine's loop, another in a thread."""
+"""Whether a call may happen, asked about each. An async function runs in the engine's loop, another in a thread."""
 
 
 class Approvals:

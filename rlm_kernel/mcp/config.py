@@ -149,7 +149,7 @@ def _named(spec: str) -> dict[str, MCPServer]:
     if spec.startswith(("http://", "https://")):
         address = urlsplit(spec)
         return {_short_name([*(address.hostname or "").split("."), *address.path.split("/")]): MCPServer(url=spec)}
-    if spec.endswith(".json") or Path(spec).is_file() and not os.access(spec, os.X_OK):
+    if spec.endswith(".json") or (Path(spec).is_file() and not os.access(spec, os.X_OK)):
         return mcp_servers(spec)
     try:
         command, *arguments = shlex.split(spec)

@@ -93,7 +93,7 @@ class Connection:
             async with Client(given, client_info=about, message_handler=self._take, cache=None) as client:
                 self.client = client
                 # A schema of the server is never used to check what it returns: a pattern in it could take forever.
-                client.session.validate_tool_result = _accept  # type: ignore[method-assign]
+                client.session.validate_tool_result = _accept  # type: ignore[assignment, method-assign]
                 await self.list_tools()
                 ready.set_result(None)
                 await self._until_closed(client)

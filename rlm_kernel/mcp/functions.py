@@ -33,9 +33,6 @@ MAX_DEPTH = 4
 """Nesting of a type. Deeper ones are `Any`."""
 MAX_FIELDS = 20
 
-FIRST_END = "\n\n"
-"""After the first paragraph of a docstring."""
-
 OWN = ("read_resource", "resources", "tools")
 """Functions that every server has."""
 
@@ -103,14 +100,24 @@ class Function:
         return {"name": self.name, "doc": self.doc, "parameters": parameters}
 
     @property
-    def line(self) -> str:
-        """The function in one line: signature and summary."""
+    def signature(self) -> str:
+        """The name and the parameters."""
         shown = [
             f"{one.name}: {one.annotation}" + ("" if one.default is None else f" = {one.default}")
             for one in self.arguments
         ]
-        signature = clip_end(", ".join([*shown, *(["**arguments"] if self.takes_more else [])]), MAX_SIGNATURE)
-        return f"{self.name}({signature}) {one_line(self.doc.partition(FIRST_END)[0], MAX_SUMMARY)}"
+        shown += ["**arguments"] if self.takes_more else []
+        return f"{self.name}({clip_end(', '.join(shown), MAX_SIGNATURE)})"
+
+    @property
+    def summary(self) -> str:
+        """The beginning of the docstring in one line."""
+        return one_line(self.doc.partition("\n\n")[0], MAX_SUMMARY)
+
+    @property
+    def line(self) -> str:
+        """The function in one line: signature and summary."""
+        return f"{self.signature} {self.summary}"
 
     def bound(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by the names of the server.
@@ -131,7 +138,7 @@ class Function:
         try:
             bound = inspect.Signature(parameters).bind(*args, **named).arguments
         except TypeError as error:
-            raise TypeError(f"{self.name}: {error}. Its signature is {clip_end(self.line, MAX_SIGNATURE)}") from None
+            raise TypeError(f"{self.name}: {error}. It is called {self.signature}.") from None
         more = bound.pop(name, {}) if self.takes_more else {}
         known = {kinds[given]: value for given, value in bound.items()}
         return {one.given: value for one, value in known.items() if value is not None or one.nullable} | more
@@ -186,9 +193,11 @@ def _arguments(schema: dict[str, Any]) -> tuple[Argument, ...]:
         name = identifier(given, names, "argument")
         names.add(name)
         annotation = type_text(about, schema)
+        fields = _fields(about, schema)
         default = None if given in required else clip_end(repr(about.get("default")), MAX_DEFAULT)
         text = about.get("description")
         description = clip_end(plain(text), MAX_PARAMETER_DESCRIPTION) if isinstance(text, str) else ""
+        description = " ".join(filter(None, (description, fields)))
         nullable = "None" in annotation.split(" | ") or (given in required and annotation == "Any")
         made.append(Argument(name, given, annotation, description, default, nullable))
     return tuple(made)
@@ -207,12 +216,36 @@ def type_text(schema: Any, root: dict[str, Any], depth: int = 0) -> str:
     for key in ("anyOf", "oneOf"):
         if isinstance(options := schema.get(key), list) and options:
             return _either(type_text(option, root, depth + 1) for option in options[:MAX_CHOICES])
+    return _simple_type(schema, root, depth)
+
+
+def _simple_type(schema: dict[str, Any], root: dict[str, Any], depth: int) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
         return _either(_TYPES.get(one, "Any") for one in kind[:MAX_CHOICES] if isinstance(one, str))
     if kind == "array" and isinstance(schema.get("items"), dict):
         return f"list[{type_text(schema['items'], root, depth + 1)}]"
     return _TYPES.get(kind, "Any") if isinstance(kind, str) else "Any"
+
+
+def _fields(schema: dict[str, Any], root: dict[str, Any]) -> str:
+    """What the dicts of an argument hold; empty if it takes none, or they are not described."""
+    kind: Any = schema
+    for _ in range(MAX_DEPTH):
+        if isinstance(kind, dict) and isinstance(kind.get("$ref"), str):
+            kind = _referred(kind["$ref"], root)
+        elif isinstance(kind, dict) and kind.get("type") == "array":
+            kind = kind.get("items")
+    fields = kind.get("properties") if isinstance(kind, dict) else None
+    if not isinstance(fields, dict) or not fields:
+        return ""
+    return f"(a dict has {_described(fields, root)})"
+
+
+def _described(fields: dict[str, Any], root: dict[str, Any]) -> str:
+    """Fields with their types."""
+    shown = list(fields.items())[:MAX_FIELDS]
+    return ", ".join(f"{one_line(name, MAX_CHOICE)}: {type_text(about, root)}" for name, about in shown)
 
 
 def _either(options: Iterable[str]) -> str:
@@ -237,11 +270,7 @@ def _doc(tool: Tool, name: str, arguments: Iterable[Argument], returned: dict[st
         parts.append("\n".join(["Args:", *described]))
     fields = returned.get("properties")
     if isinstance(fields, dict) and fields and list(fields) != ["result"]:
-        shown = [
-            f"{one_line(field, MAX_CHOICE)}: {type_text(about, returned)}"
-            for field, about in list(fields.items())[:MAX_FIELDS]
-        ]
-        parts.append(f"Returns: a dict with {', '.join(shown)}")
+        parts.append(f"Returns: a dict with {_described(fields, returned)}")
     elif isinstance(fields, dict) and fields:
         parts.append(f"Returns: {type_text(fields['result'], returned)}")
     if not is_read_only:

@@ -181,12 +181,13 @@ class ToolServer:
     def prompt(self) -> str:
         """What the prompt says about it."""
         name, functions = self.name, list(self._functions.values())
-        lines = [
+        about = (
             f"- `{name}`: functions of the MCP server {name}, called with Python arguments; they return Python values. "
             f"`await {name}.aNAME(...)` is the asynchronous form. `help({name}.NAME)` shows one in full, "
             f"`{name}.tools('words')` finds some, `{name}.resources()` and `{name}.read_resource(uri)` read resources."
-        ]
-        lines += [f"  - `{name}.{function.line.replace(') ', ')` ', 1)}" for function in functions[:MAX_LINES]]
+        )
+        lines = [about]
+        lines += [f"  - `{name}.{function.signature}` {function.summary}" for function in functions[:MAX_LINES]]
         if more := [function.name for function in functions[MAX_LINES:]]:
             lines.append(f"  - further ones: {clip_end(', '.join(more), MAX_NAMES_CHARACTERS)}")
         if self._left_out:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,7 @@ async def _stdio(
         await _end(child, tasks)
 
 
-async def _end(child: asyncio.subprocess.Process, tasks: list[asyncio.Future[None]]) -> None:
+async def _end(child: asyncio.subprocess.Process, tasks: Sequence[asyncio.Task[None]]) -> None:
     with anyio.CancelScope(shield=True):
         assert child.stdin is not None, "it has pipes"
         child.stdin.close()

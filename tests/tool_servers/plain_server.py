@@ -72,7 +72,7 @@ def hostile() -> list[dict]:
         "aecho",
         "print",
         "a\nb",
-        "𝒽ello",
+        "\U0001d4bdello",
     ]
     odd = {
         "type": "object",
@@ -103,7 +103,7 @@ def text(value: object) -> dict:
     return {"content": [{"type": "text", "text": str(value)}]}
 
 
-def call(name: str, arguments: dict) -> dict:
+def call(name: str, arguments: dict) -> dict:  # noqa: C901, PLR0911 (a case for each tool)
     match name:
         case "measure":
             return text(json.dumps(arguments, sort_keys=True))
@@ -136,7 +136,7 @@ def call(name: str, arguments: dict) -> dict:
     return text(f"{name}: {arguments.get('text')}")
 
 
-def answer(method: str, params: dict) -> dict | None:
+def answer(method: str, params: dict) -> dict | None:  # noqa: PLR0911 (a case for each method)
     match method:
         case "initialize":
             capabilities = {"tools": {"listChanged": True}, "resources": {}}
