@@ -207,7 +207,7 @@ class RLM(ReadableArguments):
         self._keep_arguments(given, assignable=("logger", "verbose"))
 
     def _own(self, models: Sequence[BaseLM]) -> None:
-        """Close with this object what it made: models, servers, a persistent kernel. `LM` objects belong to the caller."""
+        """Close with this object what it made: models, servers, a kernel. `LM` objects belong to the caller."""
         self._before: str | None = None
         self._prior: tuple[PriorRun, ...] = ()
         self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
