@@ -37,9 +37,10 @@ from rlm_kernel.engine.recorded_config import record_arguments
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.resumption import Resumption, prepare_resumption, prior_runs
 from rlm_kernel.engine.streaming import stream_events
-from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.engine.tools import servers_of, tools_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.html.markup import Markup
+from rlm_kernel.mcp.approval import Approvals, Approve
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from rlm_kernel.batch.runs import Start
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.engine.shared_limits import Admission
+    from rlm_kernel.mcp.server import ToolServer
     from rlm_kernel.trajectory.log.iteration_reader import TurnLogger
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
@@ -89,7 +91,8 @@ class RLM(ReadableArguments):
         max_tokens: input and output tokens a completion may use.
         max_errors: cells in a row that may raise.
         custom_tools: functions (called on the host), code and values for the REPL, by name; or
-            ``{"tool": ..., "description": ...}``.
+            ``{"tool": ..., "description": ...}``; or an `MCPServer`, whose tools are functions of that name:
+            ``fs.read_file(...)``.
         custom_sub_tools: those of children; None: the same, ``{}``: none.
         persistent: keep one kernel over completions, with their inputs as `context_0`, `context_1`, …
         compaction: summarise the conversation when it fills the root model's window; all of it stays in `history`.
@@ -115,6 +118,9 @@ class RLM(ReadableArguments):
         user_prologue: a text for the root model at the end of its first message, such as advice about the task.
         on_cell: decides about each cell of a model before it runs: ``True``, ``Replace(code)`` or ``Refuse(reason)``.
         on_tool: the same for each call of a tool and each sub-call.
+        approve: decides about each call of a tool of an MCP server: a function of a `ToolCall`; ``True``: all happen;
+            ``False``: only those that are read-only. None: the others are asked about on the terminal, once for each
+            tool, and refused if there is no terminal.
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
@@ -159,6 +165,7 @@ class RLM(ReadableArguments):
         user_prologue: str | None = None,
         on_cell: OnCell | None = None,
         on_tool: OnTool | None = None,
+        approve: Approve | bool | None = None,
     ) -> None:
         given = locals()
         tools = (*tools_of(custom_tools), *(names_only() if environment == AGENT else ()))
@@ -193,7 +200,7 @@ class RLM(ReadableArguments):
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,
-            gates=Gates(on_cell, on_tool),
+            gates=Gates(on_cell, on_tool, Approvals(approve)),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, given)
@@ -202,11 +209,15 @@ class RLM(ReadableArguments):
         self._keep_arguments(given, assignable=("logger", "verbose"))
 
     def _own(self, models: Sequence[BaseLM]) -> None:
-        """Close with this object what it made: models, and a persistent kernel. `LM` objects belong to the caller."""
+        """Close with this object what it made: models, servers, a kernel. `LM` objects belong to the caller."""
         self._before: str | None = None
         self._prior: tuple[PriorRun, ...] = ()
         self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
-        self._ours = (*models, *([self._repl] if self._repl else ()))
+        self._ours = (
+            *models,
+            *servers_of((*self._config.tools, *self._config.sub_tools)),
+            *([self._repl] if self._repl else ()),
+        )
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
 
@@ -485,7 +496,10 @@ class RLM(ReadableArguments):
         self._prior, self._before = prior_runs(recording, given), recording.stem
 
     def close(self) -> None:
-        """Close the connections of the models it built itself, and a persistent kernel. It can still be used."""
+        """Close the connections of the models it built itself, MCP servers, and a persistent kernel.
+
+        It can still be used: the next completion opens them again.
+        """
         Job(_close(self._ours)).wait()
 
     def __enter__(self) -> Self:
@@ -503,11 +517,11 @@ class RLM(ReadableArguments):
         await Job(_close(self._ours)).wait_async()
 
 
-async def _close(ours: Sequence[BaseLM | Repl]) -> None:
+async def _close(ours: Sequence[BaseLM | ToolServer | Repl]) -> None:
     for part in ours:
         await part.close()
 
 
-def _close_in_passing(ours: Sequence[BaseLM | Repl]) -> None:
+def _close_in_passing(ours: Sequence[BaseLM | ToolServer | Repl]) -> None:
     """Close without waiting: called when an RLM is garbage-collected, in any thread."""
     Job(_close(ours))

@@ -97,6 +97,13 @@ def cell_grammar() -> Grammar:
     add("--follow", action="store_true", help="ask about the latest run: in its kernel, with its input and options")
     add("--confirm", action="store_true", help="ask before each cell and each call of a model or tool")
     add("--schema", metavar="NAME", help="a variable that holds a JSON Schema or a pydantic class for the answer")
+    add(
+        "--mcp",
+        metavar="SERVER",
+        **_REPEATABLE,
+        help="an MCP server: a configuration file, a URL or a command in quotes",
+    )
+    add("--yes", action="store_true", help="let the tools of MCP servers change things without a question")
     _add_run_options(grammar)
     return grammar
 

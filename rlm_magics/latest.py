@@ -21,6 +21,8 @@ class Asked:
         question: the `root_prompt`; None: the input is the question.
         expression: the input as Python code, for a cell; empty: there is none.
         notes: how the input is changed on its way.
+        mcp: the MCP servers of its `--mcp` options.
+        yes: whether their tools may change things without a question.
         is_given: whether the input is known here, and not only in the log.
     """
 
@@ -30,6 +32,8 @@ class Asked:
     expression: str = ""
     notes: tuple[str, ...] = ()
     is_given: bool = True
+    mcp: tuple[str, ...] = ()
+    yes: bool = False
 
 
 @dataclass(slots=True)

@@ -23,6 +23,8 @@ from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.engine.record_access import Use, admitted
 from rlm_kernel.engine.resumption import check_iteration, recorded_context
 from rlm_kernel.errors import RLMError
+from rlm_kernel.mcp.approval import AskOnce
+from rlm_kernel.mcp.config import servers_named
 from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.trajectory.log.reader import read_log
@@ -88,8 +90,9 @@ class RLMMagics(Magics, settings.Settings):
         where = named["environment"]
         given = notebook_inputs.read(options.context, options.file, self.namespace, where, options.max_context_bytes)
         if (given := given or self._own_context(where)) is None:
-            return Asked(named, question, None, repr(question))
-        return Asked(named, given.prompt, question, given.expression, given.notes)
+            return Asked(named, question, None, repr(question), mcp=tuple(options.mcp), yes=options.yes)
+        about = given.prompt, question, given.expression, given.notes
+        return Asked(named, *about, mcp=tuple(options.mcp), yes=options.yes)
 
     def _followed(self, options: Namespace, question: str) -> Asked:
         """What a cell asks about the latest run."""
@@ -102,7 +105,8 @@ class RLMMagics(Magics, settings.Settings):
             recording = read_log(commands.record_of(None, self.last))
             before = replace(before, prompt=recorded_context(recording), is_given=True)
         named = {**arguments.merge_settings(before.named, options), "persistent": True}
-        return replace(before, named=named, question=question)
+        mcp, yes = tuple(options.mcp) or before.mcp, options.yes or before.yes
+        return replace(before, named=named, question=question, mcp=mcp, yes=yes)
 
     def _own_context(self, environment: str) -> notebook_inputs.Input | None:
         """In the RLM kernel the variable `context` is the input, unless it is empty."""
@@ -148,7 +152,9 @@ class RLMMagics(Magics, settings.Settings):
         """The RLM for a cell, and its warnings. A persistent one is kept until options or keys change."""
         named, kept = asked.named, self._kept
         wanted = arguments.rlm_arguments(named, self.namespace)
-        key = arguments.fingerprint({**wanted, "log_dir": named["log_dir"], "confirm": confirm})
+        key = arguments.fingerprint(
+            {**wanted, "log_dir": named["log_dir"], "confirm": confirm, "mcp": (asked.mcp, asked.yes)}
+        )
         gate = Confirmation(self._desk.ask)
         gates: dict[str, Any] = {"on_cell": gate.on_cell, "on_tool": gate.on_tool} if confirm else {}
         if kept is not None and kept.key == key and (kept.last is self.last or not follows):
@@ -157,7 +163,7 @@ class RLMMagics(Magics, settings.Settings):
         logger = WatchedLogger(named["log_dir"] or None)
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
-            rlm = RLM(**wanted, **gates, logger=logger)
+            rlm = RLM(**wanted, **gates, **self._servers(asked), logger=logger)
         notes = [str(warning.message) for warning in warned]
         if named["attachable"]:
             notes.append("While the run lasts, `rlm attach` in a terminal shows its REPL.")
@@ -170,6 +176,12 @@ class RLMMagics(Magics, settings.Settings):
         with nullcontext() if named["persistent"] else rlm:
             arguments.fetch_weights(wanted)
             yield rlm, logger, notes
+
+    def _servers(self, asked: Asked) -> dict[str, Any]:
+        """The MCP servers of a cell, as arguments of an `RLM`. A person in front of the notebook is asked."""
+        if not asked.mcp:
+            return {}
+        return {"custom_tools": servers_named(asked.mcp), "approve": True if asked.yes else AskOnce(self._desk.ask)}
 
     # -- %rlm
 

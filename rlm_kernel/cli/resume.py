@@ -38,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--environment", help="where the code of the model runs (default: the recorded environment)")
     add("--max-iterations", type=int, metavar="N", help="maximum turns of the root model (default: as recorded)")
     shared_options.add_limits(parser)
+    shared_options.add_mcp(parser)
     trust_command.add_option(parser)
     add("--json", action="store_true", help="print a JSON object: answer, usage, cost, seconds, model, log")
     add("--quiet", action="store_true", help="do not show the run on stderr")
@@ -92,7 +93,7 @@ def _overrides(args: Namespace) -> dict[str, Any]:
     from rlm_kernel.trajectory.log.reader import read_log
 
     given: dict[str, Any] = {"environment": args.environment, "max_iterations": args.max_iterations}
-    given |= shared_options.limits(args)
+    given |= shared_options.limits(args) | shared_options.mcp_arguments(args)
     if shared_options.names_model(args):
         recording = read_log(args.file)
         known = recording.metadata

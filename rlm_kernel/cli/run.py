@@ -60,6 +60,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     help_ = "maximum turns of the root model (default: %(default)s)"
     add("--max-iterations", type=int, default=30, metavar="N", help=help_)
     shared_options.add_limits(parser)
+    shared_options.add_mcp(parser)
     add("--prompts", metavar="NAME", help="large, small or reference:PATH (default: chosen by the model)")
 
 
@@ -132,6 +133,7 @@ def _made(
         prompts=args.prompts,
         logger=logger,
         **shared_options.limits(args),
+        **shared_options.mcp_arguments(args),
         **more,
     )
     return rlm, [(name, kwargs if name == backend else {}) for name in (backend, *others)]

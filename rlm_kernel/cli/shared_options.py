@@ -73,6 +73,27 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def add_mcp(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of MCP servers."""
+    add = parser.add_argument_group("tools").add_argument
+    help_ = "an MCP server: a configuration file (mcpServers), a URL, or a command, perhaps as NAME=COMMAND"
+    add("--mcp", metavar="SERVER", action="append", default=[], help=help_)
+    add("--yes", action="store_true", help="let the tools of MCP servers change things without a question")
+
+
+def mcp_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The servers and what they may do, as arguments of an `RLM`.
+
+    Raises:
+        ConfigError: a server is none.
+    """
+    if not args.mcp:
+        return {}
+    from rlm_kernel.mcp.config import servers_named
+
+    return {"custom_tools": servers_named(args.mcp), "approve": True if args.yes else None}
+
+
 def warn_of_unread_stdin() -> None:
     """Say on stderr that stdin is not read, if something was piped in."""
     if _holds_something(sys.stdin):

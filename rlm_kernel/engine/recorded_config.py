@@ -11,11 +11,13 @@ from rlm_kernel.clients.trust import Source, Sourced, addresses_elsewhere, each_
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.installation import update_command
+from rlm_kernel.mcp.server import RecordedServer
 from rlm_kernel.trajectory.log.reader import Recording
 from rlm_kernel.trajectory.log.redaction import HIDDEN, without_secrets_of_tools
 
 NOT_RECORDED = frozenset({
     "self", "logger", "verbose", "custom_tools", "tools", "on_cell", "on_tool",
+    "approve",
     "on_iteration_start", "on_iteration_complete", "on_subcall_start", "on_subcall_complete",
 })  # fmt: skip
 """Arguments that do not change the run. The tools are recorded separately."""
@@ -198,10 +200,14 @@ def _is_absent(tool: Mapping[str, Any]) -> bool:
 
 def _tools(known: Any) -> dict[str, Any]:
     """Custom tools from the log: values, code, and for each function one that raises an error."""
-    tools = {}
+    tools: dict[str, Any] = {}
     for tool in known:
-        content = _absent(tool["name"]) if tool["kind"] == "function" else tool.get("content")
-        tools[tool["name"]] = {"tool": content, "description": tool["description"]}
+        name, description = tool["name"], tool["description"]
+        if tool["kind"] == "function" and "functions" in tool["card"]:
+            tools[name] = RecordedServer(name, tool["card"], description)
+            continue
+        content = _absent(name) if tool["kind"] == "function" else tool.get("content")
+        tools[name] = {"tool": content, "description": description}
     return tools
 
 
