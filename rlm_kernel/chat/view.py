@@ -8,13 +8,11 @@ from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
-from rich.padding import Padding
-from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
 from rlm_kernel.chat.conversation import Turn
-from rlm_kernel.chat.markdown import MarkdownBlocks, block
+from rlm_kernel.chat.markdown import MarkdownBlocks, Trimmed, block
 from rlm_kernel.text import format_duration, one_line, plain
 from rlm_kernel.trajectory.console.live_display import ConsoleView
 from rlm_kernel.trajectory.console.screen import Screen
@@ -120,7 +118,7 @@ class TurnView:
             if self._begun:
                 self._console.print()
             self._begun = True
-            self._console.print(Padding(block(text), (0, 0, 0, _MARGIN)))
+            self._console.print(Trimmed(block(text), _MARGIN))
 
     def _moving(self) -> RenderableType:
         return _Moving(self._blocks.tail if self._blocks.tail.strip() else "", self._begun, self._line())
@@ -160,10 +158,7 @@ class _Moving:
         if self._text:
             if self._begun:
                 yield ""
-            shown = Padding(block(self._text), (0, 0, 0, _MARGIN))
-            for segments in console.render_lines(shown, options.update(height=None), pad=False)[-room:]:
-                yield from segments
-                yield Segment.line()
+            yield Trimmed(block(self._text), _MARGIN, room)
         line = self._line.copy()
         line.no_wrap, line.overflow = True, "ellipsis"
         line.truncate(options.max_width - 1, overflow="ellipsis")
@@ -172,7 +167,7 @@ class _Moving:
 
 def answer(turn: Turn) -> RenderableType:
     """The answer of a turn that is over."""
-    return Padding(block(turn.answer or turn.error), (0, 0, 0, _MARGIN))
+    return Trimmed(block(turn.answer or turn.error), _MARGIN)
 
 
 def after(turn: Turn, *, key: str) -> list[RenderableType]:
