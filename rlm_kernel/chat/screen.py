@@ -15,16 +15,17 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from rlm_kernel.chat.commands import Commands, command_of, explain
-from rlm_kernel.chat.conversation import Conversation, Turn
+from rlm_kernel.chat.conversation import STOPPED, Conversation, Turn
 from rlm_kernel.chat.keys import TypedAhead, keys_to
 from rlm_kernel.chat.prompt import LEAVE, make_prompt
-from rlm_kernel.chat.view import TurnView, after, answer, draw_run
+from rlm_kernel.chat.questions import Questions
+from rlm_kernel.chat.view import TurnView, after, draw_run, over
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import format_cost, one_line, plain
+from rlm_kernel.trajectory.console import render
 from rlm_kernel.trajectory.events import RunFinished
 from rlm_kernel.untrusted.plain_console import PlainConsole
 
-STOPPED = "stopped"
 STOPPING = "stopping…"
 SHOWS_RUN = "Ctrl-O shows the run"
 _BEFORE = 3
@@ -36,10 +37,12 @@ class ChatScreen:
 
     Args:
         conversation: the chat.
+        questions: are shown here.
         draft: what the first prompt begins with.
     """
 
-    def __init__(self, conversation: Conversation, draft: str = "") -> None:
+    def __init__(self, conversation: Conversation, questions: Questions, draft: str = "") -> None:
+        questions.desk = self
         self._chat = conversation
         self._console = PlainConsole()
         self._commands = Commands(conversation, self._show, self._show_run)
@@ -54,17 +57,17 @@ class ChatScreen:
         with contextlib.suppress(EOFError):
             asyncio.run(self._talk())
 
-    def ask(self, question: str) -> bool:
-        """Ask a yes-or-no question during a turn, from another thread. Anything but `y` is a no."""
+    def show(self, text: str, question: str, answer: Future[bool]) -> None:
+        """Show a question during a turn. `y` is a yes, and any other key a no."""
         view = self._view
-        if view is None:
-            return False
-        self._asked = asked = Future[bool]()
+        if view is None or self._work is None:
+            answer.set_result(False)
+            return
+        self._asked = answer
+        if text:
+            self._show(render.code(text, None))
         view.ask(f"{one_line(question)} [y/N]")
-        try:
-            return asked.result()
-        finally:
-            view.ask("")
+        answer.add_done_callback(lambda _: view.ask(""))
 
     async def _talk(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._stop)
@@ -92,7 +95,8 @@ class ChatScreen:
         self._show(Text.assemble(("rlm chat", "bold"), (f" · {model} · {context} · /help", "dim")))
         for turn in chat.turns[-_BEFORE:]:
             self._show(Text.assemble(("> ", "bold cyan"), plain(turn.message)))
-            self._show(answer(turn))
+            for part in over(turn):
+                self._show(part)
         self._show("")
 
     def _toolbar(self) -> str:

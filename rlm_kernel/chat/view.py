@@ -165,16 +165,19 @@ class _Moving:
         yield line
 
 
-def answer(turn: Turn) -> RenderableType:
-    """The answer of a turn that is over."""
-    return Trimmed(block(turn.answer or turn.error), _MARGIN)
+def over(turn: Turn) -> list[RenderableType]:
+    """A turn of an earlier session: its answer, or why there is none."""
+    answer: list[RenderableType] = [Trimmed(block(turn.answer), _MARGIN)] * bool(turn.answer)
+    return [*answer, *_error(turn)]
 
 
 def after(turn: Turn, *, key: str) -> list[RenderableType]:
     """What stays below an answer: the error, if there is one, and the run in a line. `key`: shows the run."""
-    shown: list[RenderableType] = []
-    if turn.error:
-        shown.append(Text(f"✗ {plain(turn.error)}", style="red"))
-    how = f" · {key}" if turn.run and key else ""
-    shown.append(Text(f"▸ {turn.facts}{how}", style="dim"))
-    return shown
+    if not turn.run:
+        return _error(turn)
+    how = f" · {key}" if turn.cells else ""
+    return [*_error(turn), Text(f"▸ {turn.facts}{how}", style="dim")]
+
+
+def _error(turn: Turn) -> list[RenderableType]:
+    return [Text(f"✗ {plain(turn.error)}", style="red")] * bool(turn.error)
