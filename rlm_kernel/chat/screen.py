@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ class ChatScreen:
     def __init__(self, conversation: Conversation, questions: Questions, draft: str = "") -> None:
         questions.desk = self
         self._chat = conversation
-        self._console = PlainConsole()
+        # The size is the terminal's: what the environment says of it stays when the window changes.
+        sizes = ("COLUMNS", "LINES")
+        self._console = PlainConsole(_environ={k: v for k, v in os.environ.items() if k not in sizes})
         self._commands = Commands(conversation, self._show, self._show_run)
         self._typed = TypedAhead()
         self._draft = draft
@@ -90,7 +93,7 @@ class ChatScreen:
 
     def _greet(self) -> None:
         chat = self._chat
-        context = f"{len(chat.context):,} texts in the context" if chat.context else "no context"
+        context = f"{count:,} text{'s' * (count != 1)} in the context" if (count := len(chat.context)) else "no context"
         model = plain(chat.model) or "no model"
         self._show(Text.assemble(("rlm chat", "bold"), (f" · {model} · {context} · /help", "dim")))
         for turn in chat.turns[-_BEFORE:]:
@@ -124,7 +127,7 @@ class ChatScreen:
             self._end(turn, self._work, view)
         self._view = self._work = None
         turn.seconds = time.monotonic() - began
-        for part in after(turn, key=SHOWS_RUN):
+        for part in (*after(turn, key=SHOWS_RUN), ""):
             self._show(part)
 
     async def _run(self, turn: Turn, view: TurnView) -> None:

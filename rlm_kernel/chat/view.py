@@ -16,7 +16,7 @@ from rlm_kernel.chat.markdown import MarkdownBlocks, Trimmed, block
 from rlm_kernel.text import format_duration, one_line, plain
 from rlm_kernel.trajectory.console.live_display import ConsoleView
 from rlm_kernel.trajectory.console.screen import Screen
-from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.events import CellFinished, Event, Notice
 from rlm_kernel.trajectory.progress import RunProgress
 from rlm_kernel.types import UsageSummary
 
@@ -27,9 +27,11 @@ _LEFT_FREE = 3
 
 
 def draw_run(console: Console, turn: Turn) -> None:
-    """Draw the cells, outputs and sub-calls of a turn."""
+    """Draw the cells, outputs and sub-calls of a turn, without the reply that is its answer."""
     cells = ConsoleView(Screen(console, live=False))
-    for event in turn.run:
+    drawn = (place for place, event in enumerate(turn.run, 1) if isinstance(event, CellFinished | Notice))
+    end = max(drawn, default=0) if turn.answer and turn.cells else len(turn.run)
+    for event in turn.run[:end]:
         cells(event)
     cells.finish()
     console.print(Text(f"▾ {turn.facts}", style="dim"))

@@ -1,9 +1,9 @@
 """A terminal for `rlm chat`: a pseudo-terminal, and a screen that shows what a person would see.
 
-    with Terminal(["chat", "docs"], folder, environment) as terminal:
-        terminal.wait_for("> ")
-        terminal.type("How many files are there?\\r")
-        terminal.wait_for("seven")
+with Terminal(["chat", "docs"], folder, environment) as terminal:
+    terminal.wait_for("> ")
+    terminal.type("How many files are there?\\r")
+    terminal.wait_for("seven")
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Terminal:
             dimensions=(lines, columns),
         )
         self.process.delaybeforesend = None
-        self.screen.write_process_input = lambda text: self.process.send(text)  # answers to the terminal's questions
+        self.screen.write_process_input = self.process.send  # answers to the terminal's questions
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +92,29 @@ class Terminal:
         while not self.is_at_prompt:
             assert self.read(), f"it has ended:\n{self.whole}"
             assert time.monotonic() < end, f"no prompt:\n{self.whole}"
+
+    def turn(self, message: str) -> None:
+        """Send a message, and wait for its end."""
+        before = self.whole.count("▸")
+        self.type(message + ENTER)
+        self.wait_for("▸", times=before + 1)
+        self.wait_for_prompt()
+
+    def stop_turn(self, message: str, at: str) -> None:
+        """Send a message, and press Ctrl-C when the screen shows `at`."""
+        before = self.whole.count("✗ stopped")
+        self.type(message + ENTER)
+        self.wait_for(at)
+        self.type(CTRL_C)
+        self.wait_for("✗ stopped", times=before + 1)
+        self.wait_for_prompt()
+
+    def command(self, line: str, shows: str) -> None:
+        """Run a command, and wait for what it shows."""
+        before = len(re.findall(shows, self.whole))
+        self.type(line + ENTER)
+        self.wait_for(shows, times=before + 1)
+        self.wait_for_prompt()
 
     @property
     def is_at_prompt(self) -> bool:
