@@ -17,11 +17,13 @@ from rich.text import Text
 from rlm_kernel.chat import transcript
 from rlm_kernel.chat.conversation import Conversation, Turn
 from rlm_kernel.errors import ConfigError, RLMError
-from rlm_kernel.text import one_line, plain, suggestion
+from rlm_kernel.text import clip, one_line, plain, suggestion
 from rlm_kernel.trajectory.console import render
 
 _COMMAND = re.compile(r"\A/(?P<name>[A-Za-z?]*+)(?:\s++(?P<rest>.*))?\Z", re.DOTALL)
 _MAX_LISTED = 30
+_MAX_ABOUT = 4_000
+"""Characters about a tool; a server has many functions."""
 
 
 class Command(NamedTuple):
@@ -128,7 +130,7 @@ class Commands:
             return
         grid = _grid()
         for tool in tools:
-            grid.add_row(one_line(tool.name), one_line(tool.description, 200))
+            grid.add_row(one_line(tool.name), plain(clip(getattr(tool, "about", tool.description), _MAX_ABOUT)))
         self.show(grid)
 
     def _model(self, name: str) -> None:

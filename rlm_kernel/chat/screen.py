@@ -68,7 +68,7 @@ class ChatScreen:
             return
         self._asked = answer
         if text:
-            self._show(render.code(text, None))
+            view.print(render.code(text, None))
         view.ask(f"{one_line(question)} [y/N]")
         answer.add_done_callback(lambda _: view.ask(""))
 

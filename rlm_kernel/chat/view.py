@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import time
+from contextlib import redirect_stderr
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
@@ -21,7 +22,6 @@ from rlm_kernel.trajectory.progress import RunProgress
 from rlm_kernel.types import UsageSummary
 
 _MARGIN = 2
-_REFRESHES_PER_SECOND = 8
 _LEFT_FREE = 3
 """Lines of the screen that the block in progress leaves free."""
 
@@ -47,7 +47,6 @@ class TurnView:
     """
 
     def __init__(self, console: Console, turn: Turn, *, unfolded: bool) -> None:
-        self._console = console
         self._turn = turn
         self._progress = RunProgress()
         self._blocks = MarkdownBlocks()
@@ -55,28 +54,26 @@ class TurnView:
         self._cells: ConsoleView | None = None
         self._note = ""
         self._question = ""
-        self._live = Live(
-            console=console,
-            get_renderable=self._moving,
-            refresh_per_second=_REFRESHES_PER_SECOND,
-            transient=True,
-            redirect_stdout=False,  # warnings go to stderr, and must not be drawn over
-            vertical_overflow="crop",
-        )
+        # Rich's own refresh thread and a print of another thread may move the cursor twice: a screen has one lock.
+        self._screen = Screen(console, live=True)
+        self._errors = redirect_stderr(_Above(self._screen))
         if unfolded:
             self.toggle()
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._screen.claim()
+        self._screen.move(self)
+        self._errors.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._errors.__exit__(kind, error, trace)
         self._draw(self._blocks.finish())
         if self._cells is not None:
             self._cells.finish()
-        self._live.stop()
+        self._screen.release()
 
     def take(self, event: Event, words: str) -> None:
         """Take an event of the run, and the words that it adds to the answer."""
@@ -94,7 +91,7 @@ class TurnView:
             self._cells.finish()
             self._cells = None
             return
-        self._cells = ConsoleView(Screen(self._console, live=False))
+        self._cells = ConsoleView(self._screen)
         for event in self._turn.run:
             self._cells(event)
 
@@ -117,13 +114,24 @@ class TurnView:
 
     def _draw(self, blocks: list[str]) -> None:
         for text in blocks:
-            if self._begun:
-                self._console.print()
+            between = [""] if self._begun else []
             self._begun = True
-            self._console.print(Trimmed(block(text), _MARGIN))
+            self.print(*between, Trimmed(block(text), _MARGIN))
 
-    def _moving(self) -> RenderableType:
-        return _Moving(self._blocks.tail if self._blocks.tail.strip() else "", self._begun, self._line())
+    def print(self, *blocks: RenderableType) -> None:
+        """Draw something that stays, above the moving part. May be called from any thread."""
+        self._screen.print(*blocks)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The end of the block that is being written, and the line about the run. No line is wider than the screen."""
+        if (tail := self._blocks.tail).strip():
+            if self._begun:
+                yield ""
+            yield Trimmed(block(tail), _MARGIN, max(1, options.size.height - _LEFT_FREE))
+        line = self._line()
+        line.no_wrap, line.overflow = True, "ellipsis"
+        line.truncate(options.max_width - 1, overflow="ellipsis")
+        yield line
 
     def _line(self) -> Text:
         now = time.monotonic()
@@ -147,24 +155,16 @@ class TurnView:
 _SPINNER = Spinner("dots")
 
 
-class _Moving:
-    """The end of the block that is being written, and the line about the run. No line is wider than the screen."""
+class _Above(io.TextIOBase):
+    """Stderr during a turn: its lines are drawn above the moving part."""
 
-    def __init__(self, text: str, begun: bool, line: Text) -> None:
-        self._text = text
-        self._begun = begun
-        self._line = line
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(1, options.size.height - _LEFT_FREE)
-        if self._text:
-            if self._begun:
-                yield ""
-            yield Trimmed(block(self._text), _MARGIN, room)
-        line = self._line.copy()
-        line.no_wrap, line.overflow = True, "ellipsis"
-        line.truncate(options.max_width - 1, overflow="ellipsis")
-        yield line
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._screen.print(Text(plain(text).rstrip("\n"), style="yellow"))
+        return len(text)
 
 
 def over(turn: Turn) -> list[RenderableType]:

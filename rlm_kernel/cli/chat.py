@@ -59,7 +59,10 @@ def execute(args: Namespace) -> int:
     from rlm_kernel.chat.questions import Questions
 
     questions = Questions()
-    chat, draft = _begin(args, {"on_cell": questions.on_cell} if args.confirm else {})
+    more: dict[str, Any] = {"on_cell": questions.on_cell} if args.confirm else {}
+    if getattr(args, "mcp", None) and not args.yes:
+        more["approve"] = questions.approve
+    chat, draft = _begin(args, more)
     failed: list[Exception] = []
     try:
         if _has_terminal():
@@ -129,9 +132,7 @@ def _agent(args: Namespace, *, fetch: bool = True, **more: Any) -> AgentRLM:
         agent_context=AgentContext(max_history_size=_HISTORY),
         logger=logs.logger(args),
         max_cost=arguments.pop("max_budget", None),
-        **_totals(args),
-        **arguments,
-        **more,
+        **{**arguments, **_totals(args), **more},
     )
 
 
@@ -155,7 +156,7 @@ def _resumed(args: Namespace, log: Path, **more: Any) -> AgentRLM:
     if place := given.pop("environment", None):
         given["environment_kwargs"] = {"place": place}
     trust = trust_command.trust_of(args)
-    return AgentRLM.resume(log, trust=trust, logger=logs.logger(args), **given, **_totals(args), **more)
+    return AgentRLM.resume(log, trust=trust, logger=logs.logger(args), **{**given, **_totals(args), **more})
 
 
 def _end(chat: Conversation) -> None:
