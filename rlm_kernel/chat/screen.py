@@ -152,10 +152,8 @@ class ChatScreen:
             turn.error = STOPPED
         elif (error := work.exception()) is not None:
             turn.error = explain(error)
-            partial = getattr(error, "partial_answer", None)
-            if partial and not turn.answer:
-                turn.answer = str(partial)
-                view.say(turn.answer)
+            if (partial := getattr(error, "partial_answer", None)) and not turn.answer:
+                view.print(render.quiet(f"The last words of the model:\n{partial}"))
 
     def _pressed(self, press: KeyPress) -> None:
         """Take a key that was pressed during a turn."""

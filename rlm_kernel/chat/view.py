@@ -99,10 +99,6 @@ class TurnView:
         """Say something in the line about the run."""
         self._note = text
 
-    def say(self, text: str) -> None:
-        """Draw words that no event brought."""
-        self._draw(self._blocks.feed(text))
-
     @property
     def usage(self) -> UsageSummary:
         """Of the run so far."""
