@@ -30,9 +30,8 @@ def markdown(turns: Iterable[Turn], model: str) -> str:
 def _run(turn: Turn) -> Iterator[str]:
     cells = [event for event in turn.run if isinstance(event, events.CellStarted)]
     if cells:
-        yield f"<details><summary>{turn.facts}</summary>"
+        yield f"The run: {turn.facts}"
         yield from (_fenced(cell.code) for cell in cells)
-        yield "</details>"
 
 
 def _fenced(code: str) -> str:
