@@ -23,6 +23,7 @@ from rlm_kernel import __version__, terminal
 from rlm_kernel.cli import (
     attach,
     batch,
+    chat,
     demo,
     diff,
     doctor,
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (
         run,
+        chat,
         batch,
         demo,
         replay,

@@ -33,7 +33,7 @@ LAYERS = [
     {"api"},  # class RLM
     {"agent", "reference"},  # conversations; what else is imported from the reference
     {"replay"},  # a recorded run once more
-    {"papermill", "viewer", "gateway"},  # notebooks headless; runs in a browser; bounded reading over MCP
+    {"papermill", "viewer", "gateway", "chat"},  # notebooks headless; a browser; bounded reading over MCP; a terminal
     {"cli"},  # the command line
 ]
 """Modules and packages of `rlm_kernel`, from the ground up. One imports only what stands in a row above its own."""
