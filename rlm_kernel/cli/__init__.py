@@ -21,6 +21,7 @@ from typing import Any
 
 from rlm_kernel import __version__, terminal
 from rlm_kernel.cli import (
+    acp,
     attach,
     batch,
     demo,
@@ -99,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
         trust_command,
         attach,
         gateway,
+        acp,
         install_kernel,
         doctor,
     ):
