@@ -32,6 +32,8 @@ from rlm_kernel.errors import (
     TokenLimitExceededError,
     TurnLimitExceededError,
 )
+from rlm_kernel.mcp.approval import ToolCall
+from rlm_kernel.mcp.config import MCPServer, mcp_servers
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.trajectory.runs.notes import annotate
 from rlm_kernel.trajectory.runs.table import runs
@@ -54,6 +56,7 @@ __all__ = [
     "KernelError",
     "LMError",
     "LimitError",
+    "MCPServer",
     "ModelUsageSummary",
     "NoAnswerError",
     "NonAnswerError",
@@ -68,6 +71,7 @@ __all__ = [
     "ScriptedLM",
     "TimeoutExceededError",
     "TokenLimitExceededError",
+    "ToolCall",
     "ToolRequest",
     "TurnLimitExceededError",
     "Usage",
@@ -75,6 +79,7 @@ __all__ = [
     "__version__",
     "annotate",
     "create_enforced_agent",
+    "mcp_servers",
     "require_agent_environment",
     "runs",
     "view",

@@ -39,6 +39,7 @@ from rlm_kernel.engine.streaming import stream_events
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.html.markup import Markup
+from rlm_kernel.mcp.approval import Approvals, Approve
 from rlm_kernel.prompts.profile import PromptProfile
 from rlm_kernel.provisioners.kernelspecs import environment as find_environment
 from rlm_kernel.trajectory.callbacks import Callbacks
@@ -88,7 +89,8 @@ class RLM(ReadableArguments):
         max_tokens: input and output tokens a completion may use.
         max_errors: cells in a row that may raise.
         custom_tools: functions (called on the host), code and values for the REPL, by name; or
-            ``{"tool": ..., "description": ...}``.
+            ``{"tool": ..., "description": ...}``; or an `MCPServer`, whose tools are functions of that name:
+            ``fs.read_file(...)``.
         custom_sub_tools: those of children; None: the same, ``{}``: none.
         persistent: keep one kernel over completions, with their inputs as `context_0`, `context_1`, …
         compaction: summarise the conversation when it fills the root model's window; all of it stays in `history`.
@@ -113,6 +115,9 @@ class RLM(ReadableArguments):
         user_prologue: a text for the root model at the end of its first message, such as advice about the task.
         on_cell: decides about each cell of a model before it runs: ``True``, ``Replace(code)`` or ``Refuse(reason)``.
         on_tool: the same for each call of a tool and each sub-call.
+        approve: decides about each call of a tool of an MCP server: a function of a `ToolCall`; ``True``: all happen;
+            ``False``: only those that are read-only. None: the others are asked about on the terminal, once for each
+            tool, and refused if there is no terminal.
 
     Raises:
         ConfigError: an argument is missing, unknown or wrong.
@@ -157,6 +162,7 @@ class RLM(ReadableArguments):
         user_prologue: str | None = None,
         on_cell: OnCell | None = None,
         on_tool: OnTool | None = None,
+        approve: Approve | bool | None = None,
     ) -> None:
         given = locals()
         tools = (*tools_of(custom_tools), *(names_only() if environment == AGENT else ()))
@@ -191,7 +197,7 @@ class RLM(ReadableArguments):
             tools=tools,
             persistent=persistent,
             compaction=compaction_threshold_pct if compaction else None,
-            gates=Gates(on_cell, on_tool),
+            gates=Gates(on_cell, on_tool, Approvals(approve)),
             sub_tools=tools if custom_sub_tools is None else tools_of(custom_sub_tools, "custom_sub_tools"),
         )
         check_config(self._config, given)

@@ -15,6 +15,7 @@ from typing import Any
 
 from rlm_kernel._async import run_in_thread
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.mcp.approval import Approvals
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,16 @@ REFUSED = "it was refused"
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """Who decides what the models may do; None: everything happens."""
+    """Who decides what the models may do; None: everything happens.
+
+    Attributes:
+        on_cell, on_tool: functions of the user.
+        approvals: decides about the tools of MCP servers.
+    """
 
     on_cell: OnCell | None = None
     on_tool: OnTool | None = None
+    approvals: Approvals = field(default_factory=Approvals)
 
     async def cell(self, request: CellRequest) -> str | Refuse:
         """The code that runs, or a refusal.

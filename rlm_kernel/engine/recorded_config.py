@@ -16,6 +16,7 @@ from rlm_kernel.trajectory.log.redaction import HIDDEN, without_secrets_of_tools
 
 NOT_RECORDED = frozenset({
     "self", "logger", "verbose", "custom_tools", "tools", "on_cell", "on_tool",
+    "approve",
     "on_iteration_start", "on_iteration_complete", "on_subcall_start", "on_subcall_complete",
 })  # fmt: skip
 """Arguments that do not change the run. The tools are recorded separately."""

@@ -27,6 +27,7 @@ LAYERS = [
     {"schema", "provisioners"},  # structured output; where a kernel runs
     {"kernel", "clients", "prompts"},  # one live kernel; ask a model; what the model reads
     {"trajectory"},  # the record of a run, and its readers
+    {"mcp"},  # servers of tools
     {"engine"},  # the loop of a completion
     {"batch"},  # many completions
     {"api"},  # class RLM
