@@ -124,7 +124,7 @@ class Door:
         """Begin a conversation in a folder."""
         files = self._files(cwd, additional_directories)
         try:
-            tools = tools_of_servers(mcp_servers or ())
+            tools = tools_of_servers(mcp_servers or (), cwd, files.tools())
             stored = self._storage.new(Facts(cwd))
             session = self._session_of(stored, files, tools)
             await self._open(session)
@@ -232,7 +232,7 @@ class Door:
         try:
             if (before := self._sessions.pop(session_id, None)) is not None:
                 await before.close()
-            session = self._session_of(stored, files, tools_of_servers(servers or ()))
+            session = self._session_of(stored, files, tools_of_servers(servers or (), cwd, files.tools()))
             await self._open(session)
         except (RLMError, OSError, ValueError) as error:
             files.close()

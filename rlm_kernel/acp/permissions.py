@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any
 
 import acp
 from acp import schema
 
 from rlm_kernel.acp import updates
 from rlm_kernel.engine.gates import CellRequest, Decision, Refuse
+from rlm_kernel.mcp.approval import ToolCall
 
 AUTO, ASK = "auto", "ask"
 MODES = (
@@ -56,10 +56,13 @@ class Permissions:
         key = request.code if request.depth == 0 else None
         return await self._in_our_loop(start, _CELLS, key) or Refuse(REFUSED)
 
-    async def ask_tool(self, name: str, args: list[Any], kwargs: dict[str, Any], always: str, kind: str) -> bool:
-        """Ask about a call of a tool. `always`: what "always" holds for."""
-        start = updates.tool_call(f"ask-{next(self._numbers)}", name, args, kwargs, kind)
-        return await self._in_our_loop(start, always, name)
+    async def approve(self, call: ToolCall) -> bool:
+        """Decide about a call of a tool of an MCP server, as `AgentRLM(approve=…)`. "Always" holds for the tool."""
+        if call.is_read_only:
+            return True
+        name = f"{call.server}.{call.tool}"
+        start = updates.tool_call(f"ask-{next(self._numbers)}", name, [], call.arguments, title=call.title)
+        return await self._in_our_loop(start, name, name)
 
     async def _in_our_loop(self, start: schema.ToolCallStart, always: str, key: str | None) -> bool:
         asked = asyncio.run_coroutine_threadsafe(self._ask(start, always, key), self._loop)

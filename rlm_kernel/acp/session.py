@@ -109,6 +109,7 @@ class Session:
             **arguments,
             "logger": RLMLogger(self.stored.folder),
             "on_cell": self.permissions.on_cell if self._settings.asks else None,
+            "approve": self.permissions.approve if self._settings.asks else True,
             "custom_tools": {**self._files.tools(), **self._tools},
         }
         log = self.stored.log

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ OUTPUT_SECONDS = 0.3
 """Between two updates of a running cell: each one carries all that is shown of it."""
 _FENCE = re.compile(r"\A[ ]{0,3}(?:`{3}|~{3})")
 _ANSWER = re.compile(r"\A[\s*_`#>-]*FINAL(?:_VAR)?\b")
-_READS = {"read_file": "read", "list_files": "search", "search_files": "search"}
+_KINDS: dict[str, schema.ToolKind] = {"read_file": "read", "list_files": "search", "search_files": "search"}
 
 
 class Thoughts:
@@ -189,7 +189,7 @@ class Updates:
         call, error = event.call, event.outcome.error
         id_, is_new = self._id_of(call.tool, f"{self._message}-tool-{self._calls}")
         if is_new:
-            yield tool_call(id_, call.tool, [*call.args], call.kwargs)
+            yield tool_call(id_, call.tool, call.args, call.kwargs)
         text = fenced(clip(plain(error or event.outcome.text), MAX_OUTPUT))
         content = schema.ContentToolCallContent(type="content", content=_text(text))
         yield _progress(id_, "completed" if error is None else "failed", [content])
@@ -220,17 +220,18 @@ def cell_call(id_: str, code: str) -> schema.ToolCallStart:
 
 
 def tool_call(
-    id_: str, name: str, args: list[Any], kwargs: dict[str, Any], kind: str = "other"
+    id_: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, title: str = ""
 ) -> schema.ToolCallStart:
-    """A call of a tool that is about to happen."""
+    """A call of a tool that is about to happen. `title`: what a person calls the tool."""
     given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+    called = f"{title} · " if title and title != name.rpartition(".")[2] else ""
     return schema.ToolCallStart(
         session_update="tool_call",
         tool_call_id=id_,
-        title=one_line(plain(f"{name}({given})"), 120),
-        kind=_READS.get(name, kind),  # type: ignore[arg-type]  # checked when the model is made
+        title=one_line(plain(f"{called}{name}({given})"), 120),
+        kind=_KINDS.get(name, "other"),
         status="pending",
-        raw_input={"tool": name, "arguments": clip(plain(given), MAX_OUTPUT)},
+        raw_input={"tool": plain(name), "arguments": clip(plain(given), MAX_OUTPUT)},
     )
 
 
