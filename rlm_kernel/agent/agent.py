@@ -41,7 +41,7 @@ from rlm_kernel.errors import (
 from rlm_kernel.inputs import open_text
 from rlm_kernel.text import suggestion
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.types import Input, RLMChatCompletion, Shaped, UsageSummary
+from rlm_kernel.types import Input, RLMChatCompletion, Shaped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,12 +244,6 @@ class AgentRLM(RLM):
         self._ours = (*self._ours, self._record)
         weakref.finalize(self, self._record.close_now)
 
-    @property
-    def usage(self) -> UsageSummary:
-        """The calls of models in the whole conversation, also those before a resumption."""
-        is_new = self._past is not None and not self._record.messages
-        return self._past.usage if self._past is not None and is_new else self._record.usage
-
     # -- messages
 
     async def chat(
@@ -270,7 +264,7 @@ class AgentRLM(RLM):
         Raises:
             RLMError: as `RLM.completion`; `partial_answer` is what was sent.
         """
-        words, pieces = self.words(context), stream and self.enable_streaming
+        words, pieces = Words(must_look=self._must_look(context)), stream and self.enable_streaming
         try:
             async with aclosing(self.events(message, context, tools)) as events:
                 async for event in events:
@@ -291,10 +285,6 @@ class AgentRLM(RLM):
     ) -> AsyncGenerator[Event]:
         """The events of the run that answers a message, as `RLM.stream`; the arguments are those of `chat`."""
         return stream_events(lambda reader: Job(self._answer(message, context, tools, reader=reader)))
-
-    def words(self, context: str | list[Any] | Mapping[str, Any] | None = None) -> Words:
-        """A reader of the `events` of the next message, which gives the words of its answer as `chat` does."""
-        return Words(must_look=self._must_look(context))
 
     def completion(
         self, prompt: Input | PurePath | Shaped, root_prompt: str | None = None, *, response_schema: Any = None
