@@ -339,7 +339,7 @@ def _cut_short(folder: Folder) -> dict[str, str]:
 @contextmanager
 def _explained(name: str, option: str, max_bytes: int) -> Iterator[None]:
     """Convert errors into a `ConfigError` that says why an input cannot be read."""
-    more = f"raise {LIMIT_OPTION if option.startswith('-') else 'max_bytes'}"
+    more = f"raise {'max_bytes' if option.islower() and option.isidentifier() else LIMIT_OPTION}"
     try:
         yield
     except ConfigError:

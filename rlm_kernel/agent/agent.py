@@ -20,7 +20,7 @@ from rlm_kernel.agent.past import Interrupted, Past, RecordedConversation, read_
 from rlm_kernel.agent.record import ConversationRecord
 from rlm_kernel.agent.words import Words
 from rlm_kernel.api import RLM
-from rlm_kernel.engine.agent_tools import AGENT, TAKE_MESSAGE, agent_tools, place_of
+from rlm_kernel.engine.agent_tools import AGENT, OWN_NAMES, TAKE_MESSAGE, agent_tools, place_of
 from rlm_kernel.engine.argument_checks import check_number, keys_of, schema_of
 from rlm_kernel.engine.budget import Limits
 from rlm_kernel.engine.completion import Run
@@ -28,6 +28,7 @@ from rlm_kernel.engine.config import ChatMessage
 from rlm_kernel.engine.record_access import Trust
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.streaming import stream_events
+from rlm_kernel.engine.tools import Tool
 from rlm_kernel.errors import (
     BudgetExceededError,
     ConfigError,
@@ -41,7 +42,7 @@ from rlm_kernel.errors import (
 from rlm_kernel.inputs import open_text
 from rlm_kernel.text import suggestion
 from rlm_kernel.trajectory.events import Event, OnEvent
-from rlm_kernel.types import Input, RLMChatCompletion, Shaped
+from rlm_kernel.types import Input, RLMChatCompletion, Shaped, UsageSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,9 +236,55 @@ class AgentRLM(RLM):
             agent.register_tool(name, function)
         return agent
 
+    def use_model(self, name: str) -> None:
+        """Ask another model of the same provider, from the next message on. The record says which one answered.
+
+        Raises:
+            ConfigError: the provider has no other models, or cannot take the name.
+        """
+        models = self._config.models
+        other = models.for_child(name, has_repl=True)
+        if other is None:
+            raise ConfigError(
+                f"{name!r} is not a model that {models.root.backend!r} can be asked for; known: "
+                f"{', '.join(models.names)}. AgentRLM.resume(log, backend=…) continues with another provider."
+            )
+        self._config = replace(self._config, models=replace(models, root=other))
+
+    @property
+    def model(self) -> str:
+        """The root model that answers the next message."""
+        return self._config.models.root.model
+
+    @property
+    def usage(self) -> UsageSummary:
+        """Tokens and cost of the conversation so far, those of its record included."""
+        return self._past.usage if self._past and not self._record.messages else self._record.usage
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools that the user gave it."""
+        given = (tool for tool in self._config.tools if tool.name not in OWN_NAMES)
+        return (*given, *self.agent_context.tools.values())
+
+    @property
+    def total_limits(self) -> Limits:
+        """The limits of the conversation; those of each message are `config.limits`."""
+        return self._total
+
+    def words_of_next(self, context: Any = None) -> Words:
+        """What reads the `events` of the next message, and gives the words of its answer as `chat` does.
+
+        Args:
+            context: data that comes with the message.
+        """
+        return Words(must_look=self._must_look(context))
+
     def _take_over(self, found: RecordedConversation) -> None:
         self._first_context, self._past, self._interrupted = found.first_context, found.past, found.interrupted
         self._repl.variables = found.variables
+        if found.model not in ("", self.model):
+            self.use_model(found.model)
         self._outbox.messages = found.unsaid
         self._outbox.took_context()
         self._record = ConversationRecord(self._start_log(found.forked_from))
@@ -264,7 +311,7 @@ class AgentRLM(RLM):
         Raises:
             RLMError: as `RLM.completion`; `partial_answer` is what was sent.
         """
-        words, pieces = Words(must_look=self._must_look(context)), stream and self.enable_streaming
+        words, pieces = self.words_of_next(context), stream and self.enable_streaming
         try:
             async with aclosing(self.events(message, context, tools)) as events:
                 async for event in events:
@@ -352,7 +399,7 @@ class AgentRLM(RLM):
             self._outbox.took_context()
         if past is None or not past.recorded.cells:  # else it is among the messages of the record
             self._outbox.messages.append(memory.add_message("user", message))
-        self._record.begin(message)
+        self._record.begin(message, self.model)
         mine = tuple(memory.tools.values())
         config = replace(
             self._config,

@@ -65,6 +65,7 @@ class RecordedConversation:
         past: the whole of it.
         interrupted: its last message, if that has no answer.
         forked_from: which record it is, for the new one.
+        model: the root model of its latest message, if that is not the one of the arguments; else empty.
     """
 
     arguments: dict[str, Any]
@@ -74,6 +75,7 @@ class RecordedConversation:
     past: Past
     interrupted: Interrupted | None
     forked_from: dict[str, Any]
+    model: str = ""
 
     @property
     def variables(self) -> dict[str, str]:
@@ -117,7 +119,14 @@ def read_conversation(
     arguments = _arguments(recording, overrides, agent)
     forked_from = {"run_id": recording.stem, "log": str(recording.path), "at": None}
     past = _past(first_context, closed, ())
-    return RecordedConversation(arguments, memory, first_context, unsaid, past, interrupted, forked_from)
+    model = "" if {"backend", "backend_kwargs"} & overrides.keys() else _latest_model(whole)
+    return RecordedConversation(arguments, memory, first_context, unsaid, past, interrupted, forked_from, model)
+
+
+def _latest_model(recorded: Sequence[Event]) -> str:
+    """The model of the latest message, if another one answered before."""
+    models = [event.model for event in recorded if isinstance(event, events.MessageStarted) and event.model]
+    return models[-1] if models else ""
 
 
 def _with_context(recorded: Sequence[Event], context: dict[str, Any]) -> list[Event]:

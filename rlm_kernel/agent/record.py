@@ -36,7 +36,7 @@ class ConversationRecord:
         self.answer = ""
         self._start = start
         self._log: RunLog | None = None
-        self._text = ""
+        self._text = self._model = ""
         self._turns = self._before = 0
         self._began = time.monotonic()
         self._base = 0.0
@@ -48,9 +48,9 @@ class ConversationRecord:
         """The log, once it has begun."""
         return self._log
 
-    def begin(self, text: str) -> None:
-        """The next run answers this message."""
-        self._text, self._before = text, self._turns
+    def begin(self, text: str, model: str = "") -> None:
+        """The next run answers this message. `model`: the root model that answers it."""
+        self._text, self._model, self._before = text, model, self._turns
         self._base = time.monotonic() - self._began
         self.messages += 1
 
@@ -64,7 +64,8 @@ class ConversationRecord:
             case events.RunStarted():
                 if self._first is None:
                     self._pass(event)
-                self._pass(events.MessageStarted(time=event.time, iteration=self._before + 1, text=self._text))
+                first = self._before + 1
+                self._pass(events.MessageStarted(time=event.time, iteration=first, text=self._text, model=self._model))
             case events.RunFinished():
                 self.answer = event.completion.response
                 self._end(event, self.answer, None)

@@ -24,6 +24,7 @@ from rlm_kernel.cli import (
     acp,
     attach,
     batch,
+    chat,
     demo,
     diff,
     doctor,
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (
         run,
+        chat,
         batch,
         demo,
         replay,

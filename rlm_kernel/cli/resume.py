@@ -53,7 +53,7 @@ def execute(args: Namespace) -> int:
     from rlm_kernel.api import RLM
 
     logger = logs.logger(args)
-    given = {"trust": trust_command.trust_of(args), "verbose": not args.quiet, "logger": logger, **_overrides(args)}
+    given = {"trust": trust_command.trust_of(args), "verbose": not args.quiet, "logger": logger, **overrides(args)}
     with logs.report_when_done(logger, quiet=args.quiet):
         if _is_of_agent(args.file):
             completion = _send(args, given)
@@ -87,7 +87,7 @@ def _send(args: Namespace, given: dict[str, Any]) -> RLMChatCompletion:
         return agent.completion(message) if data is None else agent.completion(data, message)
 
 
-def _overrides(args: Namespace) -> dict[str, Any]:
+def overrides(args: Namespace) -> dict[str, Any]:
     """The arguments that replace recorded ones."""
     from rlm_kernel.trajectory.log.reader import read_log
 

@@ -118,23 +118,31 @@ def _made(
     """The `RLM`, and its backends with their arguments."""
     from rlm_kernel.api import RLM
 
+    arguments, models = arguments_of(args, attachable=attachable)
+    return RLM(**arguments, logger=logger, **more), models
+
+
+def arguments_of(args: Namespace, *, attachable: bool) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+    """The arguments of an `RLM` that the options of `add_run_options` name, and its backends with theirs.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
     backend = args.backend or _BACKEND
     kwargs = options.backend_kwargs(backend, args.model, args.base_url, args.backend_kwarg)
     others = [args.sub_backend or backend] if args.sub_backend or args.sub_model else []
-    rlm = RLM(
-        backend=backend,
-        backend_kwargs=kwargs,
-        environment=args.environment,
-        environment_kwargs=_environment_kwargs(args, attachable=attachable) or None,
-        max_iterations=args.max_iterations,
-        other_backends=others,
-        other_backend_kwargs=[_sub_kwargs(args, name, same=name == backend) for name in others],
-        prompts=args.prompts,
-        logger=logger,
+    arguments = {
+        "backend": backend,
+        "backend_kwargs": kwargs,
+        "environment": args.environment,
+        "environment_kwargs": _environment_kwargs(args, attachable=attachable) or None,
+        "max_iterations": args.max_iterations,
+        "other_backends": others,
+        "other_backend_kwargs": [_sub_kwargs(args, name, same=name == backend) for name in others],
+        "prompts": args.prompts,
         **shared_options.limits(args),
-        **more,
-    )
-    return rlm, [(name, kwargs if name == backend else {}) for name in (backend, *others)]
+    }
+    return arguments, [(name, kwargs if name == backend else {}) for name in (backend, *others)]
 
 
 def _environment_kwargs(args: Namespace, *, attachable: bool) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -69,12 +69,15 @@ class Repl:
         self._session: Session | None = None
         self._journal = Journal()
         self._ended = 0  # the last cell of the questions before
-        self._was_ready = self._is_set_up = False
+        self._was_ready = self._is_set_up = self._is_working = False
         self._told_missing: set[str] = set()
 
     @asynccontextmanager
     async def serve(self, subcalls: SubCalls, emit: Emitter, recorded: RecordedRun) -> AsyncIterator[None]:
         """Serve a run. Its kernel is closed afterwards, except a persistent one after a run without an error.
+
+        That of a conversation also stays if the run ended while its kernel was idle: when the model wrote, or its
+        provider failed. A cell that was stopped has left variables that the record does not have, so that kernel ends.
 
         Args:
             subcalls: answers the questions of the cells.
@@ -100,11 +103,20 @@ class Repl:
             yield
             stays = self._config.persistent and self.contexts > 0
         finally:
+            is_idle = self._config.conversation and self.contexts > 0 and not self._is_working
+            self._is_working = False
             try:
-                if not stays:
+                if not (stays or is_idle):
                     await self.close()
             finally:
                 self._subcalls = None
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """The kernel works; if this is left with an error, nobody knows whether it still does."""
+        self._is_working = True
+        yield
+        self._is_working = False
 
     @property
     def earlier(self) -> int:
@@ -125,7 +137,8 @@ class Repl:
         """
         started = time.perf_counter()
         try:
-            await self._open(context)
+            with self._working():
+                await self._open(context)
         except BaseException:
             if not self._was_ready:  # this run's log is not read with that of the next, which asks again
                 self._journal.forget_answers(SETUP)
@@ -166,7 +179,8 @@ class Repl:
         self.cells += 1
         cell, recorded = self.cells, self._recorded.cells.get(self.cells)
         if recorded is not None and code in (recorded.code, recorded.replaced):
-            return await self._relive(recorded)
+            with self._working():
+                return await self._relive(recorded)
         decided = code if is_ours else await self._config.gates.cell(CellRequest(code, iteration, self._config.depth))
         if isinstance(decided, Refuse):
             return self._refuse(code, iteration, decided.reason)
@@ -175,7 +189,8 @@ class Repl:
         if written is not None:
             self._tell(events.Notice(message=f"Cell {cell} was changed before it ran. The model wrote:\n{written}"))
         assert self._subcalls is not None, "only a run runs cells"
-        result = await self._live.run(code, room=self._subcalls.calls.ledger.outputs)
+        with self._working():
+            result = await self._live.run(code, room=self._subcalls.calls.ledger.outputs)
         if result.status in ("ok", "error"):
             self._journal.steps.append(CellRun(cell, code))
         self._take(result)
@@ -275,7 +290,8 @@ class Repl:
 
         Returns None if the kernel did not give it: it has died, or the variable's `__str__` did not end.
         """
-        return await self._live.report(name)
+        with self._working():
+            return await self._live.report(name)
 
     async def remember(self, name: str, messages: Sequence[Message], seconds: float | None = None) -> None:
         """Store a conversation in a variable; if the kernel has died, in the next one.
@@ -289,7 +305,8 @@ class Repl:
         step = VariableSet(name, [dict(message) for message in messages])
         try:
             async with asyncio.timeout(seconds or self._config.environment.cell_timeout):
-                await self._give(step)
+                with self._working():
+                    await self._give(step)
         except (KernelError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 self._journal.forget_last_cell()
@@ -302,7 +319,8 @@ class Repl:
         `seconds`: as of `remember`.
         """
         if self._config.persistent and self.contexts:
-            await self._live.quiet()
+            with self._working():
+                await self._live.quiet()
             if self._config.conversation:
                 return
             await self.remember(f"history_{self.contexts - 1}", conversation, seconds)
@@ -320,8 +338,9 @@ class Repl:
         why = f" {self._live.why_it_died}".rstrip()
         self._tell(events.Notice(message=f"The kernel is started again, because {reason}.{why}"))
         before = self.variables
-        await self._start()
-        await self._rebuild()
+        with self._working():
+            await self._start()
+            await self._rebuild()
         kept, lost = ([n for n in before if (n in self.variables) == there] for there in (True, False))
         return Recovery(f"{reason} ({why.strip().rstrip('.')})" if why else reason, tuple(kept), tuple(lost))
 

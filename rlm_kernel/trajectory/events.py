@@ -337,10 +337,12 @@ class MessageStarted(Event):
     Attributes:
         iteration: the first turn for it; the turns of a conversation are counted through.
         text: the message.
+        model: the root model that answers it; empty in older records: that of the conversation's beginning.
     """
 
     iteration: int
     text: str
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,6 +152,7 @@ class Turn:
         summary: the summary that replaced the conversation after this turn, or None.
         finished: the end of the turn; None when the run ended in it.
         message: the message of a user that begins with this turn, in a conversation.
+        message_model: the root model that answers it; empty: that of the conversation's beginning.
         message_end: the end of the message, in its last turn.
     """
 
@@ -164,6 +165,7 @@ class Turn:
     summary: Reply | None = None
     finished: events.IterationFinished | None = None
     message: str | None = None
+    message_model: str = ""
     message_end: events.MessageFinished | None = None
 
     @property
@@ -175,7 +177,7 @@ class Turn:
     def take_message(self, event: events.MessageStarted | events.MessageFinished) -> None:
         """A message of a conversation begins or ends with this turn."""
         if isinstance(event, events.MessageStarted):
-            self.message = event.text
+            self.message, self.message_model = event.text, event.model
         else:
             self.message_end = event
 
@@ -273,6 +275,8 @@ class Trajectory:
         self._conversation: list[Mapping[str, Any]] = []
         self._summaries: dict[int, int] = {}
         self._summarised = False
+        self._models: dict[int, str] = {}
+        self._answering = ""
         for event in recorded:
             self.add(event)
 
@@ -317,7 +321,7 @@ class Trajectory:
     def spending(self) -> Spending:
         """The cost of the run and its children, call by call."""
         for replied in self.replies:
-            yield self.model, replied.reply.usage
+            yield self._models.get(replied.iteration, self.model), replied.reply.usage
         for cell in (self.setup, *self._cells.values()):
             yield from cell.spending()
         yield from self.given_up
@@ -346,7 +350,7 @@ class Trajectory:
             kept: how many turns stay at least; nothing is added to one before the last.
         """
         past = Trajectory()
-        past.started = self.started
+        past.started, past._models = self.started, self._models
         while len(self.turns) > kept and self.turns[0].is_over:
             turn = self.turns.pop(0)
             past.turns.append(turn)
@@ -373,6 +377,8 @@ class Trajectory:
             case events.ModelReplied():
                 turn = self._turn(event.iteration)
                 turn.reply, turn.seconds = event.reply, event.seconds
+                if self._answering:
+                    self._models[event.iteration] = self._answering
                 self.replies.append(event)
                 self._conversation.append({"role": "assistant", "content": not_blank(event.reply.text)})
             case events.Compacted():
@@ -390,6 +396,7 @@ class Trajectory:
             case events.RunFailed():
                 self.failure, self.given_up = event.error, event.given_up
             case events.MessageStarted() | events.MessageFinished():
+                self._answering = getattr(event, "model", self._answering)
                 self._turn(event.iteration).take_message(event)
             case events.CellStarted():
                 self._begin(event)
@@ -439,7 +446,9 @@ def events_of(run: Trajectory) -> Iterator[Event]:
         reply = replies.get(turn.iteration)
         time = reply.time if reply else run.seconds
         if turn.message is not None:
-            yield events.MessageStarted(time=time, iteration=turn.iteration, text=turn.message)
+            yield events.MessageStarted(
+                time=time, iteration=turn.iteration, text=turn.message, model=turn.message_model
+            )
         yield events.IterationStarted(time=time, iteration=turn.iteration, messages=turn.messages)
         if reply is not None:
             yield reply

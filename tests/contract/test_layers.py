@@ -33,7 +33,7 @@ LAYERS = [
     {"api"},  # class RLM
     {"agent", "reference"},  # conversations; what else is imported from the reference
     {"replay"},  # a recorded run once more
-    {"papermill", "viewer", "gateway"},  # notebooks headless; runs in a browser; bounded reading over MCP
+    {"papermill", "viewer", "gateway", "chat"},  # notebooks headless; a browser; bounded reading over MCP; a terminal
     {"acp"},  # an agent for editors, which reads folders as the gateway does
     {"cli"},  # the command line
 ]

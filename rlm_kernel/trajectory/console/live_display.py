@@ -86,6 +86,10 @@ class ConsoleView:
             case events.RunFailed():
                 self._draw_failure(event)
 
+    def finish(self) -> None:
+        """Draw what is left of the last reply; for a run that is drawn without its end."""
+        self._draw_pending()
+
     def _draw_kernel(self, event: events.KernelReady) -> None:
         # The kernel starts while the model writes its first reply; after that reply the message is of no use.
         if not self._progress.usage.model_usage_summaries:

@@ -1,0 +1,74 @@
+"""Markdown of a model in a terminal, block by block while it is written."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.markdown import Markdown
+from rich.text import Text
+
+from rlm_kernel.html.prose import has_layout, is_markdown
+from rlm_kernel.text import plain
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+MAX_BLOCK = 20_000
+"""Characters of a block. A longer one is shown as it is, up to its last whole line."""
+
+
+class MarkdownBlocks:
+    """Divides a text in progress into blocks: a finished block is drawn once, and never parsed again.
+
+    Attributes:
+        tail: the block that is not finished.
+    """
+
+    def __init__(self) -> None:
+        self.tail = ""
+
+    def feed(self, words: str) -> list[str]:
+        """The blocks that these words finish."""
+        self.tail += words
+        if "\n" not in words or not self.tail.strip():
+            return []
+        lines = self.tail.splitlines(keepends=True)
+        begins = len(lines) - 1 if len(self.tail) > MAX_BLOCK else _last_block(self.tail)
+        done, self.tail = "".join(lines[:begins]), "".join(lines[begins:])
+        return [done] if done.strip() else []
+
+    def finish(self) -> list[str]:
+        """The last block."""
+        done, self.tail = self.tail, ""
+        return [done] if done.strip() else []
+
+
+def _last_block(text: str) -> int:
+    """The line in which the last block begins."""
+    begins = [token.map[0] for token in _parser().parse(text) if token.map is not None and token.level == 0]
+    return max(begins, default=0)
+
+
+def block(text: str) -> RenderableType:
+    """A block of an answer: Markdown, or text whose layout Markdown would lose, as it is."""
+    shown = plain(text).strip("\n")
+    if len(shown) > MAX_BLOCK or (has_layout(shown) and not is_markdown(shown)):
+        return Text(shown)
+    return _Markdown(shown)
+
+
+class _Markdown(Markdown):
+    """Rich's Markdown, without what hides text or leads elsewhere: HTML is text, and a link shows its address."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("", code_theme="ansi_dark", hyperlinks=False)
+        self.markup, self.parsed = text, _parser().parse(text)
+
+
+@cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
