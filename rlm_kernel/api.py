@@ -36,7 +36,7 @@ from rlm_kernel.engine.recorded_config import record_arguments
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.resumption import Resumption, prepare_resumption, prior_runs
 from rlm_kernel.engine.streaming import stream_events
-from rlm_kernel.engine.tools import tools_of
+from rlm_kernel.engine.tools import servers_of, tools_of
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.html.markup import Markup
 from rlm_kernel.mcp.approval import Approvals, Approve
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from rlm_kernel.batch.runs import Start
     from rlm_kernel.clients.base import LM, BaseLM
     from rlm_kernel.engine.shared_limits import Admission
+    from rlm_kernel.mcp.server import ToolServer
     from rlm_kernel.trajectory.log.iteration_reader import TurnLogger
     from rlm_kernel.trajectory.log.logger import RLMLogger, RunLog
 
@@ -206,11 +207,11 @@ class RLM(ReadableArguments):
         self._keep_arguments(given, assignable=("logger", "verbose"))
 
     def _own(self, models: Sequence[BaseLM]) -> None:
-        """Close with this object what it made: models, and a persistent kernel. `LM` objects belong to the caller."""
+        """Close with this object what it made: models, servers, a persistent kernel. `LM` objects belong to the caller."""
         self._before: str | None = None
         self._prior: tuple[PriorRun, ...] = ()
         self._repl: Repl | None = Repl(self._config) if self._config.persistent else None
-        self._ours = (*models, *([self._repl] if self._repl else ()))
+        self._ours = (*models, *servers_of((*self._config.tools, *self._config.sub_tools)), *([self._repl] if self._repl else ()))
         if self._ours:
             weakref.finalize(self, _close_in_passing, self._ours).atexit = False
 
@@ -488,7 +489,10 @@ class RLM(ReadableArguments):
         self._prior, self._before = prior_runs(recording, given), recording.stem
 
     def close(self) -> None:
-        """Close the connections of the models it built itself, and a persistent kernel. It can still be used."""
+        """Close the connections of the models it built itself, MCP servers, and a persistent kernel.
+
+        It can still be used: the next completion opens them again.
+        """
         Job(_close(self._ours)).wait()
 
     def __enter__(self) -> Self:
@@ -506,11 +510,11 @@ class RLM(ReadableArguments):
         await Job(_close(self._ours)).wait_async()
 
 
-async def _close(ours: Sequence[BaseLM | Repl]) -> None:
+async def _close(ours: Sequence[BaseLM | ToolServer | Repl]) -> None:
     for part in ours:
         await part.close()
 
 
-def _close_in_passing(ours: Sequence[BaseLM | Repl]) -> None:
+def _close_in_passing(ours: Sequence[BaseLM | ToolServer | Repl]) -> None:
     """Close without waiting: called when an RLM is garbage-collected, in any thread."""
     Job(_close(ours))

@@ -198,6 +198,10 @@ def _arguments(recording: Recording, overrides: Mapping[str, Any], agent: type) 
         arguments["environment_kwargs"] = {**options, "place": arguments.get("environment", "local")}
     if "custom_tools" not in overrides:
         tools = arguments.pop("custom_tools", {})
-        kept = {name: tool for name, tool in tools.items() if name not in OWN_NAMES and not callable(tool["tool"])}
+        kept = {name: tool for name, tool in tools.items() if name not in OWN_NAMES and not _is_function(tool)}
         arguments["custom_tools"] = kept
     return {**arguments, "environment": AGENT}
+
+
+def _is_function(tool: Any) -> bool:
+    return isinstance(tool, Mapping) and callable(tool["tool"])

@@ -18,6 +18,7 @@ from rlm_kernel.clients.base import LM, BaseLM, as_base_lm
 from rlm_kernel.engine.billing import COST_COMES_WITH_THE_REPLY
 from rlm_kernel.engine.config import Models, RunConfig
 from rlm_kernel.engine.kernel_slots import check_max_kernels
+from rlm_kernel.engine.tools import server_secrets
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.prompts import LARGE, PROFILES
 from rlm_kernel.prompts.profile import PromptProfile, filled_in
@@ -196,7 +197,8 @@ def keys_of(config: RunConfig) -> set[str]:
     models = (config.models.root, *config.models.others)
     given = named_secrets([dict(lm.env or {}) for lm in models])
     values = [{tool.name: tool.content} for tool in (*config.tools, *config.sub_tools) if tool.kind == "value"]
-    return {lm.api_key for lm in models if isinstance(lm.api_key, str)} | given | named_secrets(values)
+    of_servers = server_secrets((*config.tools, *config.sub_tools))
+    return {lm.api_key for lm in models if isinstance(lm.api_key, str)} | given | named_secrets(values) | of_servers
 
 
 def schema_of(given: Any) -> Schema | None:

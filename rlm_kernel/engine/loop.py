@@ -20,7 +20,7 @@ from rlm_kernel.engine.repetition import MAX_REPEATS, TEMPERATURE
 from rlm_kernel.engine.repl import Repl
 from rlm_kernel.engine.root_model import RootModel
 from rlm_kernel.engine.subcalls import SubcallPrompt, SubCalls
-from rlm_kernel.engine.tools import Tool, prompt_section
+from rlm_kernel.engine.tools import Tool, begin_servers, prompt_section
 from rlm_kernel.engine.turns import AnswerBuilder, Turns
 from rlm_kernel.errors import ConfigError, LimitError, NoAnswerError
 from rlm_kernel.kernel.guest.decoding import records
@@ -161,6 +161,8 @@ class Engine:
             ConfigError: the context or the `setup_code` cannot be used.
         """
         is_plain = self._config.depth >= self._config.max_depth
+        if not is_plain:  # before the start is announced: the record has the functions of the servers
+            await begin_servers((*self._config.tools, *self._config.sub_tools))
         self._announce(prompt, question)
         try:
             async with self._repl.serve(self.subcalls, self._emit, self._recorded):

@@ -11,6 +11,7 @@ from rlm_kernel.clients.trust import Source, Sourced, addresses_elsewhere, each_
 from rlm_kernel.engine.tools import tools_of
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.installation import update_command
+from rlm_kernel.mcp.server import RecordedServer
 from rlm_kernel.trajectory.log.reader import Recording
 from rlm_kernel.trajectory.log.redaction import HIDDEN, without_secrets_of_tools
 
@@ -201,8 +202,12 @@ def _tools(known: Any) -> dict[str, Any]:
     """Custom tools from the log: values, code, and for each function one that raises an error."""
     tools = {}
     for tool in known:
-        content = _absent(tool["name"]) if tool["kind"] == "function" else tool.get("content")
-        tools[tool["name"]] = {"tool": content, "description": tool["description"]}
+        name, description = tool["name"], tool["description"]
+        if tool["kind"] == "function" and "functions" in tool["card"]:
+            tools[name] = RecordedServer(name, tool["card"], description)
+            continue
+        content = _absent(name) if tool["kind"] == "function" else tool.get("content")
+        tools[name] = {"tool": content, "description": description}
     return tools
 
 

@@ -19,7 +19,7 @@ from rlm_kernel.engine.billing import ModelCalls
 from rlm_kernel.engine.config import Models
 from rlm_kernel.engine.gates import NO_GATES, Gates, Refuse, Replace, ToolRequest
 from rlm_kernel.engine.recorded import UNKNOWN_MODEL, UNKNOWN_PRICE, RecordedAnswer, RecordedRun, counted_prompts
-from rlm_kernel.engine.tools import Tool
+from rlm_kernel.engine.tools import Tool, tool_called
 from rlm_kernel.errors import SHOWN_CHARACTERS, ConfigError, RLMError, TimeoutExceededError
 from rlm_kernel.schema.answer_schema import Repairs, Schema
 from rlm_kernel.schema.validation import MisfitError
@@ -186,7 +186,8 @@ class SubCalls:
         return answers
 
     async def _call_tool(self, call: ToolCall) -> Answer:
-        tool, slot, started = {"budget": self.budget, **self.tools}.get(call.tool), call.slots[0], time.perf_counter()
+        tool = tool_called({"budget": self.budget, **self.tools}, call.tool)
+        slot, started = call.slots[0], time.perf_counter()
         if (known := self.recorded.outcomes.get(slot)) is not None:
             outcome = known
         elif tool is None:
@@ -210,9 +211,26 @@ class SubCalls:
                 return Answer(error=json.dumps(["PermissionError", f"the user refused this call: {reason}"]))
             case Replace(value):
                 self.emit(Notice(message=f"The result of a call of {call.tool} was given by the user."))
-                return await replace(tool, content=lambda *_, **__: value).call(call)
+                return await tool.given(value, call)
+        if (refusal := await self._not_approved(tool, call)) is not None:
+            return refusal
         async with self.calls.ledger.tool_turn:
             return await tool.call(call)
+
+    async def _not_approved(self, tool: Tool, call: ToolCall) -> Answer | None:
+        """The answer to a call that must not happen; None: it may. Calls that are wrong find that out themselves."""
+        try:
+            asked = tool.approval(call)
+        except Exception:  # noqa: BLE001 (the call raises the same)
+            return None
+        if asked is None:
+            return None
+        with self._ending_the_run():
+            why = await self.gates.approvals.why_not(asked)
+        if not why:
+            return None
+        self.emit(Notice(message=f"A call of {call.tool} was refused: {why}"))
+        return Answer(error=json.dumps(["PermissionError", f"{call.tool} was not called: {why}."]))
 
     async def _instead_of(self, query: Query) -> list[Answer] | None:
         """The answers of a sub-call that `on_tool` refused or gave; None: it happens. Answers on record are used."""

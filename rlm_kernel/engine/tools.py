@@ -14,14 +14,21 @@ import json
 import keyword
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any, Literal
 
-from rlm_kernel._async import is_stop, run_in_thread
+from rlm_kernel._async import gather_or_cancel, is_stop, run_in_thread
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.guest.names import RESERVED
+from rlm_kernel.mcp.approval import ToolCall as Call
+from rlm_kernel.mcp.config import MCPServer
+from rlm_kernel.mcp.server import RecordedServer, ToolFailedError, ToolServer
+from rlm_kernel.text import clip
 from rlm_kernel.types import Answer, ToolCall
+
+MAX_ERROR = 20_000
+"""Characters of an error of a server."""
 
 ToolKind = Literal["function", "code", "value"]
 
@@ -42,6 +49,11 @@ class Tool:
     kind: ToolKind
     content: Any
     description: str
+
+    @property
+    def about(self) -> str:
+        """What the prompt says about it, in its list; empty if it does not name the tool."""
+        return f"- `{self.name}`: {self.description}" if self.description else ""
 
     def card(self) -> dict[str, Any]:
         """What the guest needs to define the function, also for `help()`: name, docstring, parameters."""
@@ -73,6 +85,14 @@ class Tool:
             why = f"{self.name} returned {type(value).__name__}, which cannot travel as JSON: {error}"
             return Answer(error=json.dumps(["TypeError", why]))
 
+    def approval(self, request: ToolCall) -> Call | None:  # noqa: ARG002 (a server's)
+        """The call as `approve` gets it; None: it needs no approval. Raises what the call itself would."""
+        return None
+
+    async def given(self, value: Any, request: ToolCall) -> Answer:
+        """A value that a user gives instead of a call."""
+        return await replace(self, content=lambda *_, **__: value).call(request)
+
     async def _outcome(self, request: ToolCall) -> tuple[Any, BaseException | None]:
         """What the function returned, or what it raised in a thread: no future can carry a StopIteration."""
 
@@ -84,6 +104,80 @@ class Tool:
 
         value, error = call() if inspect.iscoroutinefunction(self.content) else await run_in_thread(call)
         return await value if inspect.isawaitable(value) else value, error
+
+
+class ServerTool(Tool):
+    """The tools of an MCP server: one name, whose attributes are the functions. `content` is a `ToolServer`."""
+
+    __slots__ = ()
+
+    @property
+    def about(self) -> str:
+        """As of `Tool`."""
+        prompt: str = self.content.prompt
+        return f"{prompt}\n  {self.description}" if self.description else prompt
+
+    def card(self) -> dict[str, Any]:
+        """As of `Tool`, with all functions."""
+        card: dict[str, Any] = self.content.card()
+        return card
+
+    def to_record(self) -> dict[str, Any]:
+        """As of `Tool`. A replay needs no server."""
+        return {"name": self.name, "kind": self.kind, "description": self.about, "card": self.card()}
+
+    def approval(self, request: ToolCall) -> Call | None:
+        """As of `Tool`."""
+        call: Call | None = self.content.approval(_function_of(request), request.args, request.kwargs)
+        return call
+
+    async def call(self, request: ToolCall) -> Answer:
+        """Call a function of the server. What it raises is an answer, too."""
+        try:
+            return Answer(await self.content.call(_function_of(request), request.args, request.kwargs))
+        except ToolFailedError as error:
+            return self._failed("ToolError", str(error))
+        except BaseException as error:  # the cell gets whatever it raises
+            if is_stop(error):
+                raise
+            return self._failed(type(error).__name__, str(error))
+
+    async def given(self, value: Any, request: ToolCall) -> Answer:  # noqa: ARG002
+        """As of `Tool`."""
+        return Answer(json.dumps({"parts": [{"json": value}]}))
+
+    def _failed(self, kind: str, message: str) -> Answer:
+        return Answer(error=json.dumps([kind, self.content.redacted(clip(message, MAX_ERROR))]))
+
+
+def _function_of(request: ToolCall) -> str:
+    return request.tool.partition(".")[2]
+
+
+def tool_called(tools: Mapping[str, Tool], name: str) -> Tool | None:
+    """The tool that a call names: its own name, or for a server ``server.function``."""
+    server, is_dotted, _ = name.partition(".")
+    tool = tools.get(server)
+    return tool if isinstance(tool, ServerTool) == bool(is_dotted) else None
+
+
+async def begin_servers(tools: Iterable[Tool]) -> None:
+    """Connect to the servers among the tools.
+
+    Raises:
+        ConfigError: one cannot be started or reached.
+    """
+    await gather_or_cancel(*(server.begin() for server in servers_of(tools)))
+
+
+def servers_of(tools: Iterable[Tool]) -> tuple[ToolServer, ...]:
+    """The servers among the tools, each once."""
+    return tuple(dict.fromkeys(tool.content for tool in tools if isinstance(tool, ServerTool)))
+
+
+def server_secrets(tools: Iterable[Tool]) -> set[str]:
+    """The keys of the servers among the tools."""
+    return {secret for server in servers_of(tools) for secret in server.secrets}
 
 
 def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_tools") -> tuple[Tool, ...]:
@@ -101,7 +195,7 @@ def tools_of(custom_tools: Mapping[str, Any] | None, argument: str = "custom_too
 
 def prompt_section(tools: tuple[Tool, ...]) -> str:
     """The part of the system prompt that names the tools, in the documented form; empty without tools."""
-    lines = "\n".join(f"- `{tool.name}`: {tool.description}" for tool in tools if tool.description)
+    lines = "\n".join(tool.about for tool in tools if tool.about)
     if not lines:
         return ""
     return f"Custom tools and data available in the REPL:\n{lines}"
@@ -118,6 +212,10 @@ def _tool(name: Any, given: Any, argument: str) -> Tool:
         content, description = given["tool"], given.get("description")
     if description is not None and not isinstance(description, str):
         raise ConfigError(f"{argument}[{name!r}]: the description must be a str, not {type(description).__name__}.")
+    if isinstance(content, MCPServer):
+        content = ToolServer(name, content)
+    if isinstance(content, ToolServer | RecordedServer):
+        return ServerTool(name, "function", content, description or "")
     kind = _kind(name, content)
     if kind == "value":
         _check_travels(name, content, argument)

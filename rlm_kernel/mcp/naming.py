@@ -15,12 +15,13 @@ def identifier(given: str, taken: Container[str], prefix: str) -> str:
     Args:
         given: any text.
         taken: names that it cannot be.
-        prefix: what is put before a name that would be taken or no name.
+        prefix: what is put before a name that is taken or none; a word of the language gets an underscore at its end.
     """
     text = unicodedata.normalize("NFKC", given[: 4 * MAX_NAME_CHARACTERS])
     letters = "".join(sign if f"a{sign}".isidentifier() else "_" for sign in text).strip("_")
     name = letters[:MAX_NAME_CHARACTERS].rstrip("_")
-    if not name.isidentifier() or _is_word(name) or name in taken:
+    name = f"{name}_" if _is_word(name) else name  # as PEP 8 has it
+    if not name.isidentifier() or name in taken:
         name = f"{prefix}_{name}".rstrip("_")
     number, plain = 1, name
     while name in taken:
