@@ -62,7 +62,7 @@ class Permissions:
             return True
         name = f"{call.server}.{call.tool}"
         start = updates.tool_call(f"ask-{next(self._numbers)}", name, [], call.arguments, title=call.title)
-        return await self._in_our_loop(start, name, name)
+        return await self._in_our_loop(start, name, updates.key_of_tool(name))
 
     async def _in_our_loop(self, start: schema.ToolCallStart, always: str, key: str | None) -> bool:
         asked = asyncio.run_coroutine_threadsafe(self._ask(start, always, key), self._loop)

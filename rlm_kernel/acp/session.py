@@ -61,7 +61,6 @@ class Session:
         self._settings = settings
         self._tools = tools
         self._agent: AgentRLM | None = None
-        self._is_stale = False
         self._messages = 0
         self._turn: asyncio.Task[acp.PromptResponse] | None = None
         self._tokens_in_context = 0
@@ -84,11 +83,8 @@ class Session:
         Raises:
             RLMError: it cannot be made; a key is missing, for example.
         """
-        if self._is_stale:
-            await self.rest()
         if self._agent is None:
             self._agent = await asyncio.to_thread(self._make)
-            self._is_stale = False
         return self._agent
 
     async def rest(self) -> None:
@@ -149,7 +145,11 @@ class Session:
             raise wrong(
                 f"There is no model {name!r}: {', '.join(self._settings.models)}. rlm acp --also-model adds one."
             )
-        self._is_stale |= name != (self.facts.model or self._settings.models[0])
+        if self._agent is not None and name != self._agent.model:
+            try:
+                self._agent.use_model(name)
+            except RLMError as error:
+                raise failure(error) from error
         self._keep(replace(self.facts, model=name))
 
     def choose_mode(self, name: str) -> None:
@@ -220,7 +220,7 @@ class Session:
     async def _run(self, agent: AgentRLM, message: Message) -> None:
         self._messages += 1
         context = message.context or None
-        translated = Updates(self._messages, agent.words(context), self.permissions.asked)
+        translated = Updates(self._messages, agent.words_of_next(context), self.permissions.asked)
         self.permissions.asked.clear()
         try:
             async with aclosing(agent.events(message.text, context)) as happened:

@@ -11,6 +11,7 @@ from acp import schema
 
 from rlm_kernel.agent.words import Words
 from rlm_kernel.engine.agent_tools import OWN_NAMES, TAKE_MESSAGE
+from rlm_kernel.mcp.server import CARD
 from rlm_kernel.prompts.cell_output import render_result
 from rlm_kernel.text import clip, one_line, plain
 from rlm_kernel.trajectory import events
@@ -37,6 +38,9 @@ MAX_QUERIES = 20
 OUTPUT_SECONDS = 0.3
 """Between two updates of a running cell: each one carries all that is shown of it."""
 _FENCE = re.compile(r"\A[ ]{0,3}(?:`{3}|~{3})")
+_NO_NAME = re.compile(r"[^\w.]")
+_LIST = f".{CARD}"
+"""The end of the name by which a kernel asks for the functions of a server."""
 _ANSWER = re.compile(r"\A[\s*_`#>-]*FINAL(?:_VAR)?\b")
 _KINDS: dict[str, schema.ToolKind] = {"read_file": "read", "list_files": "search", "search_files": "search"}
 
@@ -146,16 +150,18 @@ class Updates:
                 yield from _thought(rest)
             case events.Notice(message=message):
                 yield from _thought(f"\n({message})\n")
-            case events.ToolCalled() if event.call.tool not in OWN_NAMES:
+            case events.ToolCalled() if event.call.tool not in OWN_NAMES and not event.call.tool.endswith(_LIST):
                 yield from self._tool(event)
             case _:
                 yield from self._of_cell(event)
 
     def end(self) -> Iterator[Update]:
         """Close what is open: the run has ended."""
-        for cell in self._cells.values():
-            yield _progress(cell.id, "failed")
+        waiting = [id_ for ids in self._asked.values() for id_ in ids]
+        for id_ in [*(cell.id for cell in self._cells.values()), *waiting]:
+            yield _progress(id_, "failed")
         self._cells.clear()
+        self._asked.clear()
 
     def _of_cell(self, event: Event) -> Iterator[Update]:
         """Cells, what they print, and the calls of models in them."""
@@ -187,7 +193,7 @@ class Updates:
         """A call of a tool, which is over when its event comes."""
         self._calls += 1
         call, error = event.call, event.outcome.error
-        id_, is_new = self._id_of(call.tool, f"{self._message}-tool-{self._calls}")
+        id_, is_new = self._id_of(key_of_tool(call.tool), f"{self._message}-tool-{self._calls}")
         if is_new:
             yield tool_call(id_, call.tool, call.args, call.kwargs)
         text = fenced(clip(plain(error or event.outcome.text), MAX_OUTPUT))
@@ -198,6 +204,11 @@ class Updates:
         """The id of a tool call, and whether the client does not know it yet."""
         waiting = self._asked.get(asked_for)
         return (waiting.pop(0), False) if waiting else (fresh, True)
+
+
+def key_of_tool(name: str) -> str:
+    """The name of a tool as its calls are told apart: a server and Python write the same name differently."""
+    return _NO_NAME.sub("_", name)
 
 
 def said(words: str) -> Update:

@@ -46,7 +46,7 @@ def execute(args: Namespace) -> int:
     for module in ("acp", "pathspec", "re2"):
         check_extra("rlm acp", module, "acp")
     settings = _settings(args)
-    for name, kwargs in run.arguments_of(args)[1]:
+    for name, kwargs in run.arguments_of(args, attachable=False)[1]:
         options.fetch(name, kwargs)
     from rlm_kernel.acp.server import serve
 
@@ -59,7 +59,7 @@ def _settings(args: Namespace) -> Settings:
 
     if args.max_sessions < 1:
         raise ConfigError("--max-sessions is a number from 1.")
-    arguments, _ = run.arguments_of(args)
+    arguments, _ = run.arguments_of(args, attachable=False)
     backend = registry.find(arguments["backend"])
     models = tuple(dict.fromkeys(filter(None, (args.model, *args.also_model))))
     folder = Path(args.log_dir) if args.log_dir else _state() / "rlm" / "acp"
@@ -76,7 +76,8 @@ def _settings(args: Namespace) -> Settings:
 
 def agent_arguments(args: Namespace, model: str | None) -> dict[str, Any]:
     """The arguments of an `AgentRLM` with this model; None: the one of the command line."""
-    given, _ = run.arguments_of(Namespace(**{**vars(args), "model": model or args.model}))
+    chosen = Namespace(**{**vars(args), "model": model or args.model})
+    given, _ = run.arguments_of(chosen, attachable=False)
     place, kwargs = given.pop("environment"), given.pop("environment_kwargs") or {}
     given["max_cost"] = given.pop("max_budget", None)
     return {**given, "environment_kwargs": {**kwargs, "place": place}}

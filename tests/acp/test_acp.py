@@ -29,7 +29,8 @@ def started(provider, tmp_path):
 
     def start(*arguments, choose=None, **variables):
         options = ["--model", "loopback-model", "--base-url", provider.backend_kwargs["base_url"], *arguments]
-        return editor(*options, command=COMMAND, env={**env, **variables}, cwd=tmp_path / "work", choose=choose)
+        given = {name: value for name, value in {**env, **variables}.items() if value is not None}
+        return editor(*options, command=COMMAND, env=given, cwd=tmp_path / "work", choose=choose)
 
     return start
 
@@ -75,7 +76,7 @@ async def test_the_client_learns_what_we_can_do(started):
 
 
 async def test_a_missing_key_is_an_error_that_says_how_to_set_it(started, work):
-    async with started(OPENAI_API_KEY="") as client:
+    async with started(OPENAI_API_KEY=None) as client:
         with pytest.raises(acp.RequestError, match="set OPENAI_API_KEY") as caught:
             await client.new(work)
         assert caught.value.code == -32000
