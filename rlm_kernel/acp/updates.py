@@ -38,6 +38,8 @@ MAX_QUERIES = 20
 OUTPUT_SECONDS = 0.3
 """Between two updates of a running cell: each one carries all that is shown of it."""
 _FENCE = re.compile(r"\A[ ]{0,3}(?:`{3}|~{3})")
+_SAYS_LITTLE = ("import ", "from ", "#")
+"""How a line of code begins that is no title for a cell."""
 _NO_NAME = re.compile(r"[^\w.]")
 _LIST = f".{CARD}"
 """The end of the name by which a kernel asks for the functions of a server."""
@@ -218,7 +220,8 @@ def said(words: str) -> Update:
 
 def cell_call(id_: str, code: str) -> schema.ToolCallStart:
     """A cell that is about to run."""
-    first = next((line.strip() for line in code.splitlines() if line.strip()), "cell")
+    lines = [line.strip() for line in code.splitlines() if line.strip()] or ["cell"]
+    first = next((line for line in lines if not line.startswith(_SAYS_LITTLE)), lines[0])
     return schema.ToolCallStart(
         session_update="tool_call",
         tool_call_id=id_,

@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import acp
 import pytest
 from acp import schema
 from acp_client import editor
 from loopback import Hangs
+from selection import mostly_full
 
 COMMAND = [sys.executable, "-m", "rlm_kernel.cli", "acp"]
+OLD_PYTHON = Path(__file__).resolve().parents[2] / ".cache/acp-0.11/bin/python"
+SERVER = Path(__file__).with_name("notes_server.py")
 
 
 def cell(code):
@@ -38,6 +42,13 @@ def started(provider, tmp_path):
 @pytest.fixture
 def work(tmp_path):
     return tmp_path / "work"
+
+
+@pytest.fixture
+def work_of_old_client(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    return work, {**os.environ, "OPENAI_API_KEY": "loopback-key", "XDG_STATE_HOME": str(tmp_path / "state")}
 
 
 async def test_a_prompt_streams_thoughts_cells_and_words(started, provider, work):
@@ -87,6 +98,7 @@ async def test_a_missing_key_is_an_error_that_says_how_to_set_it(started, work):
         assert await client.new(work)
 
 
+@pytest.mark.full
 async def test_links_embedded_texts_unsaved_buffers_and_pictures_are_data_of_the_message(started, provider, work):
     (work / "saved.txt").write_text("saved words")
     (work / "open.txt").write_text("the old words")
@@ -130,7 +142,7 @@ async def test_the_model_reads_the_folder_with_functions_and_secrets_stay_where_
         assert ("read_file", "read", "failed") in tools
 
 
-@pytest.mark.parametrize("where", ["cell", "stubborn cell", "sub-call"])
+@pytest.mark.parametrize("where", mostly_full(["cell", "stubborn cell", "sub-call"], "stubborn cell"))
 async def test_cancel_ends_the_turn_and_the_session_goes_on(started, provider, work, where):
     stubborn = "while True:\n    try:\n        time.sleep(600)\n    except KeyboardInterrupt:\n        pass"
     codes = {"cell": "time.sleep(600)", "stubborn cell": stubborn, "sub-call": "llm_query('How long?')"}
@@ -195,6 +207,7 @@ async def test_each_cell_is_asked_about_in_the_mode_ask(started, provider, work)
         ]
 
 
+@pytest.mark.full
 async def test_cancel_while_the_client_is_asked(started, provider, work):
     asked, never = asyncio.Event(), asyncio.Event()
 
@@ -214,6 +227,7 @@ async def test_cancel_while_the_client_is_asked(started, provider, work):
         never.set()
 
 
+@pytest.mark.full
 async def test_several_sessions_at_once_and_more_than_may_live(started, provider, work):
     def script(request):
         name = next(name for name in "abc" if f"I am {name}" in request.said)
@@ -229,6 +243,7 @@ async def test_several_sessions_at_once_and_more_than_may_live(started, provider
             await client.ask(sessions[0], "Still there?")
 
 
+@pytest.mark.full
 async def test_another_model_is_taken_from_the_next_prompt_on(started, provider, work):
     provider.script = [cell("x = 5"), "FINAL(ok)", "FINAL_VAR(x)"]
     async with started("--also-model", "other-model") as client:
@@ -243,6 +258,7 @@ async def test_another_model_is_taken_from_the_next_prompt_on(started, provider,
             await client.agent.set_config_option(config_id="model", session_id=session, value="gpt-9")
 
 
+@pytest.mark.full
 async def test_the_notebook_is_written_beside_the_one_that_is_mentioned(started, provider, work):
     (work / "data").mkdir()
     (work / "data" / "analysis.ipynb").write_text(
@@ -344,3 +360,45 @@ async def test_kernels_end_when_the_client_vanishes_and_only_the_protocol_is_on_
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
         turn.cancel()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not OLD_PYTHON.exists(), reason=".ci/full installs the older SDK into .cache/acp-0.11")
+def test_a_client_of_the_older_sdk(provider, work_of_old_client):
+    provider.script = [cell("print(6 * 7)"), "FINAL(42)", cell("import time; time.sleep(600)")]
+    folder, env = work_of_old_client
+    options = ["--model", "loopback-model", "--base-url", provider.backend_kwargs["base_url"]]
+    script = str(Path(__file__).with_name("old_client.py"))
+    done = subprocess.run(
+        [OLD_PYTHON, script, folder, *COMMAND, *options],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=90,
+    )
+    seen = json.loads(done.stdout)
+    assert seen["version"].startswith("0.11.")
+    assert seen["reasons"] == ["end_turn", "cancelled"]
+    assert seen["told"].startswith("42")
+    assert seen["sessions"] == ["How many?"]
+    assert seen["asked"] == 2
+
+
+async def test_the_servers_that_a_client_names_are_tools_and_what_changes_something_is_asked_about(
+    started, provider, work
+):
+    said = iter(["allow_once", "reject_once"])
+    code = "print(notes.add(text='one'))\nnotes.add(text='two')"
+    provider.script = [cell(code), "FINAL(done)"]
+    server = schema.McpServerStdio(name="notes", command=sys.executable, args=[str(SERVER)], env=[])
+    async with started(choose=lambda _: next(said)) as client:
+        session = await client.new(work, mcp_servers=[server])
+        await client.ask(session, "Note one and two.")
+        calls = [call for call in client.calls(session).values() if call["kind"] == "other"]
+        assert [call["status"] for call in calls] == ["completed", "failed"]
+        assert [call["history"][0] for call in calls] == ["pending", "pending"]
+        assert "one" in calls[0]["text"]
+        assert [call["title"] for call in calls] == ["notes.add(text='one')", "notes.add(text='two')"]
+        assert client.said(session) == "done"
+        assert (work / "notes.txt").read_text() == "one\n"
