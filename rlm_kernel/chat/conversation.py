@@ -20,6 +20,9 @@ from rlm_kernel.types import UsageSummary
 MAX_SHOWN_TURNS = 20
 """The newest turns whose run can be shown again; older ones are in the log."""
 
+STOPPED = "stopped"
+"""The error of a turn that the person has stopped."""
+
 _NOT_SHOWN = (
     events.RunStarted,
     events.KernelReady,

@@ -19,7 +19,7 @@ class TypedAhead:
     def take(self) -> str:
         """The text, once."""
         text, self._text = self._text, ""
-        return text
+        return text.rstrip("\n")  # sent by the person, who reads the answer first
 
     def add(self, press: KeyPress) -> None:
         """Add a key."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import Markdown
+from rich.segment import Segment
 from rich.text import Text
 
 from rlm_kernel.html.prose import has_layout, is_markdown
@@ -57,6 +58,31 @@ def block(text: str) -> RenderableType:
     if len(shown) > MAX_BLOCK or (has_layout(shown) and not is_markdown(shown)):
         return Text(shown)
     return _Markdown(shown)
+
+
+class Trimmed:
+    """A renderable without blank lines before and after it, with a margin.
+
+    Args:
+        content: is drawn.
+        margin: columns to its left.
+        last: how many of its lines are drawn, the last ones; None: all.
+    """
+
+    def __init__(self, content: RenderableType, margin: int, last: int | None = None) -> None:
+        self._content = content
+        self._margin = margin
+        self._last = last
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.update(width=max(1, options.max_width - self._margin), height=None)
+        lines = console.render_lines(self._content, room, pad=False)
+        filled = [place for place, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+        shown = lines[filled[0] : filled[-1] + 1] if filled else []
+        for line in shown if self._last is None else shown[-self._last :]:
+            yield Segment(" " * self._margin)
+            yield from line
+            yield Segment.line()
 
 
 class _Markdown(Markdown):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlm_kernel.chat.conversation import Turn
+from rlm_kernel.chat.conversation import STOPPED, Turn
 from rlm_kernel.errors import RecordingError
 from rlm_kernel.trajectory import events
 from rlm_kernel.trajectory.log.reader import events_of_log, read_log
@@ -13,7 +13,7 @@ from rlm_kernel.trajectory.runs.index import logs_in
 from rlm_kernel.trajectory.runs.summary import as_dict, parse_lines
 
 _MAX_LINE = 1 << 22
-STOPPED = "CancelledError"
+_STOP = "CancelledError"
 
 
 def find(named: str, folder: Path) -> Path:
@@ -62,10 +62,10 @@ def turns_of(log: Path) -> list[Turn]:
             case events.MessageStarted(text=text):
                 turns.append(Turn(text))
             case events.MessageFinished(answer=answer, error=error) if turns:
-                turns[-1].answer, turns[-1].error = answer or "", error or ""
-                turns[-1].seconds = event.time - turns[-1].seconds
+                kind, _, words = (error or "").partition(": ")
+                turns[-1].answer, turns[-1].error = answer or "", STOPPED if kind == _STOP else words or kind
             case events.CellStarted() | events.SubcallStarted() if turns:
                 turns[-1].take(event)
     for turn in turns:
-        turn.run, turn.seconds = [], 0.0
+        turn.run.clear()
     return turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,16 +16,17 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from rlm_kernel.chat.commands import Commands, command_of, explain
-from rlm_kernel.chat.conversation import Conversation, Turn
+from rlm_kernel.chat.conversation import STOPPED, Conversation, Turn
 from rlm_kernel.chat.keys import TypedAhead, keys_to
 from rlm_kernel.chat.prompt import LEAVE, make_prompt
-from rlm_kernel.chat.view import TurnView, after, answer, draw_run
+from rlm_kernel.chat.questions import Questions
+from rlm_kernel.chat.view import TurnView, after, draw_run, over
 from rlm_kernel.errors import RLMError
 from rlm_kernel.text import format_cost, one_line, plain
+from rlm_kernel.trajectory.console import render
 from rlm_kernel.trajectory.events import RunFinished
 from rlm_kernel.untrusted.plain_console import PlainConsole
 
-STOPPED = "stopped"
 STOPPING = "stopping…"
 SHOWS_RUN = "Ctrl-O shows the run"
 _BEFORE = 3
@@ -36,12 +38,16 @@ class ChatScreen:
 
     Args:
         conversation: the chat.
+        questions: are shown here.
         draft: what the first prompt begins with.
     """
 
-    def __init__(self, conversation: Conversation, draft: str = "") -> None:
+    def __init__(self, conversation: Conversation, questions: Questions, draft: str = "") -> None:
+        questions.desk = self
         self._chat = conversation
-        self._console = PlainConsole()
+        # The size is the terminal's: what the environment says of it stays when the window changes.
+        sizes = ("COLUMNS", "LINES")
+        self._console = PlainConsole(_environ={k: v for k, v in os.environ.items() if k not in sizes})
         self._commands = Commands(conversation, self._show, self._show_run)
         self._typed = TypedAhead()
         self._draft = draft
@@ -54,17 +60,17 @@ class ChatScreen:
         with contextlib.suppress(EOFError):
             asyncio.run(self._talk())
 
-    def ask(self, question: str) -> bool:
-        """Ask a yes-or-no question during a turn, from another thread. Anything but `y` is a no."""
+    def show(self, text: str, question: str, answer: Future[bool]) -> None:
+        """Show a question during a turn. `y` is a yes, and any other key a no."""
         view = self._view
-        if view is None:
-            return False
-        self._asked = asked = Future[bool]()
+        if view is None or self._work is None:
+            answer.set_result(False)
+            return
+        self._asked = answer
+        if text:
+            self._show(render.code(text, None))
         view.ask(f"{one_line(question)} [y/N]")
-        try:
-            return asked.result()
-        finally:
-            view.ask("")
+        answer.add_done_callback(lambda _: view.ask(""))
 
     async def _talk(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._stop)
@@ -87,12 +93,13 @@ class ChatScreen:
 
     def _greet(self) -> None:
         chat = self._chat
-        context = f"{len(chat.context):,} texts in the context" if chat.context else "no context"
+        context = f"{count:,} text{'s' * (count != 1)} in the context" if (count := len(chat.context)) else "no context"
         model = plain(chat.model) or "no model"
         self._show(Text.assemble(("rlm chat", "bold"), (f" · {model} · {context} · /help", "dim")))
         for turn in chat.turns[-_BEFORE:]:
             self._show(Text.assemble(("> ", "bold cyan"), plain(turn.message)))
-            self._show(answer(turn))
+            for part in over(turn):
+                self._show(part)
         self._show("")
 
     def _toolbar(self) -> str:
@@ -120,7 +127,7 @@ class ChatScreen:
             self._end(turn, self._work, view)
         self._view = self._work = None
         turn.seconds = time.monotonic() - began
-        for part in after(turn, key=SHOWS_RUN):
+        for part in (*after(turn, key=SHOWS_RUN), ""):
             self._show(part)
 
     async def _run(self, turn: Turn, view: TurnView) -> None:

@@ -8,17 +8,15 @@ from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
-from rich.padding import Padding
-from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
 from rlm_kernel.chat.conversation import Turn
-from rlm_kernel.chat.markdown import MarkdownBlocks, block
+from rlm_kernel.chat.markdown import MarkdownBlocks, Trimmed, block
 from rlm_kernel.text import format_duration, one_line, plain
 from rlm_kernel.trajectory.console.live_display import ConsoleView
 from rlm_kernel.trajectory.console.screen import Screen
-from rlm_kernel.trajectory.events import Event
+from rlm_kernel.trajectory.events import CellFinished, Event, Notice
 from rlm_kernel.trajectory.progress import RunProgress
 from rlm_kernel.types import UsageSummary
 
@@ -29,9 +27,11 @@ _LEFT_FREE = 3
 
 
 def draw_run(console: Console, turn: Turn) -> None:
-    """Draw the cells, outputs and sub-calls of a turn."""
+    """Draw the cells, outputs and sub-calls of a turn, without the reply that is its answer."""
     cells = ConsoleView(Screen(console, live=False))
-    for event in turn.run:
+    drawn = (place for place, event in enumerate(turn.run, 1) if isinstance(event, CellFinished | Notice))
+    end = max(drawn, default=0) if turn.answer and turn.cells else len(turn.run)
+    for event in turn.run[:end]:
         cells(event)
     cells.finish()
     console.print(Text(f"▾ {turn.facts}", style="dim"))
@@ -120,7 +120,7 @@ class TurnView:
             if self._begun:
                 self._console.print()
             self._begun = True
-            self._console.print(Padding(block(text), (0, 0, 0, _MARGIN)))
+            self._console.print(Trimmed(block(text), _MARGIN))
 
     def _moving(self) -> RenderableType:
         return _Moving(self._blocks.tail if self._blocks.tail.strip() else "", self._begun, self._line())
@@ -160,26 +160,26 @@ class _Moving:
         if self._text:
             if self._begun:
                 yield ""
-            shown = Padding(block(self._text), (0, 0, 0, _MARGIN))
-            for segments in console.render_lines(shown, options.update(height=None), pad=False)[-room:]:
-                yield from segments
-                yield Segment.line()
+            yield Trimmed(block(self._text), _MARGIN, room)
         line = self._line.copy()
         line.no_wrap, line.overflow = True, "ellipsis"
         line.truncate(options.max_width - 1, overflow="ellipsis")
         yield line
 
 
-def answer(turn: Turn) -> RenderableType:
-    """The answer of a turn that is over."""
-    return Padding(block(turn.answer or turn.error), (0, 0, 0, _MARGIN))
+def over(turn: Turn) -> list[RenderableType]:
+    """A turn of an earlier session: its answer, or why there is none."""
+    answer: list[RenderableType] = [Trimmed(block(turn.answer), _MARGIN)] * bool(turn.answer)
+    return [*answer, *_error(turn)]
 
 
 def after(turn: Turn, *, key: str) -> list[RenderableType]:
     """What stays below an answer: the error, if there is one, and the run in a line. `key`: shows the run."""
-    shown: list[RenderableType] = []
-    if turn.error:
-        shown.append(Text(f"✗ {plain(turn.error)}", style="red"))
-    how = f" · {key}" if turn.run and key else ""
-    shown.append(Text(f"▸ {turn.facts}{how}", style="dim"))
-    return shown
+    if not turn.run:
+        return _error(turn)
+    how = f" · {key}" if turn.cells else ""
+    return [*_error(turn), Text(f"▸ {turn.facts}{how}", style="dim")]
+
+
+def _error(turn: Turn) -> list[RenderableType]:
+    return [Text(f"✗ {plain(turn.error)}", style="red")] * bool(turn.error)

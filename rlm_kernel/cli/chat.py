@@ -45,6 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--max-total-budget", type=float, metavar="USD", help="US dollars of all messages together")
     add("--max-total-tokens", type=int, metavar="N", help="tokens of all messages together")
     add("--max-total-timeout", type=float, metavar="SECONDS", help="seconds of all messages together")
+    parser.add_argument("--confirm", action="store_true", help="ask before each cell of the model")
     trust_command.add_option(parser)
     logs.add_arguments(parser)
 
@@ -55,13 +56,16 @@ def execute(args: Namespace) -> int:
     Raises:
         RLMError: the chat cannot begin.
     """
-    chat, draft = _begin(args)
+    from rlm_kernel.chat.questions import Questions
+
+    questions = Questions()
+    chat, draft = _begin(args, {"on_cell": questions.on_cell} if args.confirm else {})
     failed: list[Exception] = []
     try:
         if _has_terminal():
             from rlm_kernel.chat.screen import ChatScreen
 
-            ChatScreen(chat, draft).run()
+            ChatScreen(chat, questions, draft).run()
         else:
             from rlm_kernel.chat.lines import talk
 
@@ -75,15 +79,15 @@ def _has_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _begin(args: Namespace) -> tuple[Conversation, str]:
-    """The conversation, and the message that the first prompt begins with."""
+def _begin(args: Namespace, more: dict[str, Any]) -> tuple[Conversation, str]:
+    """The conversation, and the message that the first prompt begins with. `more`: arguments of the agent."""
     from rlm_kernel.chat import recorded
     from rlm_kernel.chat.conversation import Conversation
 
     if args.resume and Path(args.resume).is_dir():
         args.paths, args.resume = [args.resume, *args.paths], ""
     log = None if args.resume is None else recorded.find(args.resume, Path(args.log_dir))
-    make = partial(_agent, args) if log is None else partial(_resumed, args, log)
+    make = partial(_agent, args, **more) if log is None else partial(_resumed, args, log, **more)
     chat = Conversation(make, args.max_context_bytes)
     for path in args.paths:
         chat.add_path(path, "PATH")
@@ -110,7 +114,7 @@ def _check_key_is_missing(args: Namespace, log: Path | None, error: ConfigError)
     terminal.print_note(f"rlm: {exit_codes.explain(error)}")
 
 
-def _agent(args: Namespace, *, fetch: bool = True) -> AgentRLM:
+def _agent(args: Namespace, *, fetch: bool = True, **more: Any) -> AgentRLM:
     """The agent that the options describe."""
     from rlm_kernel.agent.agent import AgentRLM
     from rlm_kernel.agent.context import AgentContext
@@ -127,6 +131,7 @@ def _agent(args: Namespace, *, fetch: bool = True) -> AgentRLM:
         max_cost=arguments.pop("max_budget", None),
         **_totals(args),
         **arguments,
+        **more,
     )
 
 
@@ -139,7 +144,7 @@ def _totals(args: Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _resumed(args: Namespace, log: Path) -> AgentRLM:
+def _resumed(args: Namespace, log: Path, **more: Any) -> AgentRLM:
     """The agent of a recorded conversation, with the options that are given."""
     from rlm_kernel.agent.agent import AgentRLM
 
@@ -150,7 +155,7 @@ def _resumed(args: Namespace, log: Path) -> AgentRLM:
     if place := given.pop("environment", None):
         given["environment_kwargs"] = {"place": place}
     trust = trust_command.trust_of(args)
-    return AgentRLM.resume(log, trust=trust, logger=logs.logger(args), **given, **_totals(args))
+    return AgentRLM.resume(log, trust=trust, logger=logs.logger(args), **given, **_totals(args), **more)
 
 
 def _end(chat: Conversation) -> None:
