@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COMMAND_VARIABLE = "RLM_ACP_COMMAND"
 NO_COMMAND = (
-    "There is no `rlm` to start. Install it in an environment of its own, for example with "
-    "`uv tool install 'rlm-kernel[jupyter-ai]'`, and put it on the PATH of the Jupyter server, or name it: "
+    "There is no `rlm` to start. Install `rlm-kernel[jupyter-ai]` in an environment of its own, and put its `rlm` on the "
+    "PATH of the Jupyter server, or name it: "
     f"`{COMMAND_VARIABLE}=/path/to/rlm acp --model …` in its environment, or `c.RLMPersona.command = [...]` in its "
     "configuration. Then restart the server."
 )

@@ -17,6 +17,7 @@ PYTHON = ROOT / ".cache/jupyter-ai/bin/python"
 
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.timeout(400),
     pytest.mark.skipif(not PYTHON.exists(), reason=".ci/full installs Jupyter AI into .cache/jupyter-ai"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
@@ -93,23 +94,29 @@ def test_a_question_about_a_notebook_an_answer_a_notebook_of_the_run_and_stop(pr
             page.keyboard.type(f"{text} @file:ana", delay=30)
             page.get_by_role("option", name=re.compile("analysis.ipynb")).first.wait_for()
             page.keyboard.press("Enter")
+            page.wait_for_timeout(500)  # the menu closes
             page.keyboard.press("Enter")
+
+        def answered():
+            page.get_by_text("is typing").wait_for(state="hidden")
 
         send_with_notebook("What is this notebook about?")
         page.get_by_text("its total is 42").wait_for()
         assert "Sales of the year" in provider.requests[1].said
         picture(page, "jupyter-chat")
 
+        answered()
         send_with_notebook("/notebook")
         page.get_by_text("The notebook of this conversation").wait_for()
         assert "its total is 42" in (folder / "analysis-rlm.ipynb").read_text()
 
+        answered()
         send("Wait a while.")
         stop = page.get_by_role("button", name=re.compile("stop", re.IGNORECASE))
         page.get_by_text("for second in range(600)").wait_for()
         picture(page, "jupyter-chat-running")
         stop.click()
-        page.get_by_text("is typing").wait_for(state="hidden")
+        answered()
         send("Are you there?")
         page.get_by_text("I am back.").wait_for()
         picture(page, "jupyter-chat-stopped")
