@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMAND_VARIABLE = "RLM_ACP_COMMAND"
 NO_COMMAND = (
-    "There is no `rlm` to start. Install `rlm-kernel[jupyter-ai]` in an environment of its own, and put its `rlm` on the "
+    "There is no `rlm` to start. Install `rlm-kernel[jupyter-ai]` in an environment of its own, put its `rlm` on the "
     "PATH of the Jupyter server, or name it: "
     f"`{COMMAND_VARIABLE}=/path/to/rlm acp --model …` in its environment, or `c.RLMPersona.command = [...]` in its "
     "configuration. Then restart the server."

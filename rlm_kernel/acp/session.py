@@ -259,7 +259,8 @@ class Session:
             written = await asyncio.to_thread(write_notebook, self.stored, self._files, message)
         except (RLMError, OSError, ValueError) as error:
             raise failure(error) from error
-        await self._send(said(f"The notebook of this conversation: {written}"))
+        name = self._files.name(self._files.place(str(written)))
+        await self._send(said(f"The notebook of this conversation: {name}"))
         return acp.PromptResponse(stop_reason="end_turn")
 
     # -- the past
