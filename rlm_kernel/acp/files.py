@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import acp
 import re2
 
 from rlm_kernel._async import run_in_thread
@@ -108,7 +109,7 @@ class Files:
         await run_in_thread(lambda: place.tree.check_file(place.parts))
         try:
             return await self._in_our_loop(_in_time(self.read_open(str(place.path))))
-        except Exception:  # noqa: BLE001 (whatever a client answers, the file on disk is there)
+        except (acp.RequestError, ConnectionError, TimeoutError, ValueError):  # the file on disk is there
             return None
 
     async def _in_our_loop(self, work: Coroutine[Any, Any, str]) -> str:

@@ -40,6 +40,7 @@ OUTPUT_SECONDS = 0.3
 _FENCE = re.compile(r"\A[ ]{0,3}(?:`{3}|~{3})")
 _SAYS_LITTLE = ("import ", "from ", "#")
 """How a line of code begins that is no title for a cell."""
+_TICKS = re.compile(r"`{3,}+")
 _NO_NAME = re.compile(r"[^\w.]")
 _LIST = f".{CARD}"
 """The end of the name by which a kernel asks for the functions of a server."""
@@ -251,7 +252,7 @@ def tool_call(
 
 def fenced(text: str) -> str:
     """Text that Markdown shows as it is."""
-    ticks = max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1
+    ticks = max((len(run) for run in _TICKS.findall(text)), default=2) + 1
     fence = "`" * ticks
     return f"{fence}\n{text.rstrip()}\n{fence}"
 
