@@ -191,8 +191,9 @@ def _arguments(recording: Recording, overrides: Mapping[str, Any], agent: type) 
     arguments = arguments_of(recording, overrides, agent)
     for name in ("persistent", "depth"):
         arguments.pop(name, None)
+    budget = arguments.pop("max_budget", None)
     if "max_cost" not in overrides:
-        arguments["max_cost"] = arguments.pop("max_budget", None)
+        arguments["max_cost"] = budget
     if "environment_kwargs" not in overrides:
         options = arguments.get("environment_kwargs") or {}
         arguments["environment_kwargs"] = {**options, "place": arguments.get("environment", "local")}

@@ -21,6 +21,7 @@ from typing import Any
 
 from rlm_kernel import __version__, terminal
 from rlm_kernel.cli import (
+    acp,
     attach,
     batch,
     chat,
@@ -101,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
         trust_command,
         attach,
         gateway,
+        acp,
         install_kernel,
         doctor,
     ):

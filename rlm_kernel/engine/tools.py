@@ -167,7 +167,8 @@ async def begin_servers(tools: Iterable[Tool]) -> None:
     Raises:
         ConfigError: one cannot be started or reached.
     """
-    await gather_or_cancel(*(server.begin() for server in servers_of(tools)))
+    if servers := servers_of(tools):
+        await gather_or_cancel(*(server.begin() for server in servers))
 
 
 def servers_of(tools: Iterable[Tool]) -> tuple[ToolServer, ...]:

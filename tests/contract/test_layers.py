@@ -34,6 +34,7 @@ LAYERS = [
     {"agent", "reference"},  # conversations; what else is imported from the reference
     {"replay"},  # a recorded run once more
     {"papermill", "viewer", "gateway", "chat"},  # notebooks headless; a browser; bounded reading over MCP; a terminal
+    {"acp"},  # an agent for editors, which reads folders as the gateway does
     {"cli"},  # the command line
 ]
 """Modules and packages of `rlm_kernel`, from the ground up. One imports only what stands in a row above its own."""
