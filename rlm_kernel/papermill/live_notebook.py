@@ -43,12 +43,19 @@ _HERE = re.compile(
     r"|# (?:Answers what|The files of))"
 )
 """The beginning of a cell that runs in this kernel: magics, `RLM.resume`, parameters and the setup."""
+_SETUP = ("# Answers what", "# The files of")
+_MIN_LINE = 4
+"""Characters of a line that says whose it is."""
 
 _NO_KEY = (
     "rlm_mode = 'live' asks models, and this kernel has no model to ask: {}\n"
     "Choose a kernel that has your keys (Kernel > Change Kernel… > RLM), or name backend and model in the cell above. "
     "The cells of the run get a kernel of their own, without keys."
 )
+
+
+def _lines_of(source: str) -> list[str]:
+    return [line for line in map(str.strip, source.splitlines()) if len(line) >= _MIN_LINE]
 
 
 class CellError(Exception):
@@ -187,9 +194,23 @@ class LiveKernel:
     def sent(self, lines: list[str]) -> list[str]:
         """The code of this kernel for a cell: to send it."""
         source = "".join(lines)
-        if not source.strip() or _HERE.match(source) or source.startswith("get_ipython().rlm_live.run("):
+        if not source.strip() or source.startswith("get_ipython().rlm_live.run(") or self._runs_here(source):
             return lines
         return [f"get_ipython().rlm_live.run({source!r})\n"]
+
+    def _runs_here(self, source: str) -> bool:
+        """Whether a person wrote the cell for this kernel, which has the keys.
+
+        What a model wrote never runs here, however it begins: neither a cell on record nor an edited one, which still
+        has a line of one.
+        """
+        if not _HERE.match(source):
+            return False
+        written = _lines_of(source)
+        if source.lstrip().startswith(_SETUP):
+            del written[1:]  # it is long, and may have an ordinary line that a model wrote, too
+        recorded = {line for cell in self._record.cells.values() for line in _lines_of(cell.code)}
+        return recorded.isdisjoint(written)
 
     def run(self, source: str) -> None:
         """Run a cell in the kernel of the run.

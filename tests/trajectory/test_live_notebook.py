@@ -59,6 +59,19 @@ def test_an_edited_cell_asks_a_model_and_the_others_the_record(run, keys):
     assert "name 'undefined' is not defined" in str(codes(done)[1].outputs)
 
 
+def test_what_a_model_wrote_never_runs_where_the_keys_are(tmp_path, keys):
+    """However its cell begins, and also when a person edits or shortens it."""
+    looks = "print([name for name in os.environ if 'OPENAI' in name])"
+    cells = [
+        code("RLM = 'a note'", "import os", looks),
+        code("'a line before'", "rlm_note = 1", "import os", looks),
+        code("# Answers what", "import os", looks),
+        code("FINAL(1)"),
+    ]
+    done = lived(record(tmp_path, cells), ("RLM = 'a note'", "RLM = 'an edited note'"), ("'a line before'\n", ""))
+    assert printed(done)[:3] == ["[]\n"] * 3
+
+
 def test_an_error_of_an_edited_cell_is_an_error(run, keys):
     with pytest.raises(CellExecutionError, match="division by zero") as raised:
         lived(run, ("FINAL([n, first])", "1 / 0"))

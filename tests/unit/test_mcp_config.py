@@ -16,8 +16,9 @@ def test_files_of_claude_cursor_and_vs_code_are_read(tmp_path):
     vs_code.write_text("""{
         // a comment, and "text // that is none"
         "servers": {
-            "my-files": {"type": "stdio", "command": "npx", "args": ["${workspaceFolder}/data", "a // b",], /* here */},
-            "web": {"type": "http", "url": "https://example.com/mcp", "headers": {"Authorization": "Bearer ${env:KEY}"}},
+            "my-files": {"type": "stdio", "command": "npx", "args": ["${workspaceFolder}/data", "a // b",], /* i */},
+            "web": {"type": "http", "url": "https://example.com/mcp",
+                    "headers": {"Authorization": "Bearer ${env:KEY}"}},
             "off": {"command": "x", "disabled": true},
         },
     }""")
