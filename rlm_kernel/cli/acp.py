@@ -32,7 +32,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     run.add_run_options(parser)
     add("--also-model", metavar="MODEL", action="append", default=[], help="a further model that the editor may choose")
-    add("--yes", action="store_true", help="never ask the person at the editor")
     add("--max-sessions", type=int, default=16, metavar="N", help="live kernels at a time (default: %(default)s)")
     add("--log-dir", metavar="DIR", help="folder of the conversations (default: ~/.local/state/rlm/acp)")
 

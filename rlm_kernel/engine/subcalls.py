@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -35,6 +36,8 @@ from rlm_kernel.trajectory.events import (
 )
 from rlm_kernel.trajectory.tree import Cell
 from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, Slot, ToolCall, Usage
+
+_LOGGER = logging.getLogger(__name__)
 
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused without a call only if it is certainly too long."""
@@ -221,7 +224,8 @@ class SubCalls:
         """The answer to a call that must not happen; None: it may. Calls that are wrong find that out themselves."""
         try:
             asked = tool.approval(call)
-        except Exception:  # noqa: BLE001 (the call raises the same)
+        except Exception as error:  # noqa: BLE001 (the call raises the same)
+            _LOGGER.debug("%s cannot be called: %r", call.tool, error)
             return None
         if asked is None:
             return None

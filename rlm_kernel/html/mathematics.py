@@ -7,14 +7,16 @@ style keep their content only, and lengths cannot reach over other parts of a pa
 from __future__ import annotations
 
 import html
+import logging
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rlm_kernel.html.markup import MATHEMATICS, Element, Node, h
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element as Read
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_CHARACTERS = 2_000
 """Of a formula that is drawn."""
@@ -52,13 +54,15 @@ def mathml(tex: str, *, block: bool) -> Element | None:
     """
     if len(tex) > MAX_CHARACTERS:
         return None
-    with suppress(Exception):  # of a text by a model: IndexError, RecursionError and others, besides its own
-        from latex2mathml.converter import convert_to_element
+    from latex2mathml.converter import convert_to_element
 
-        style = "block" if block else "inline"
+    style = "block" if block else "inline"
+    try:
         read = convert_to_element(tex, display=style)
         return h("math", [_rebuilt(child, 1) for child in read], display=style)
-    return None
+    except Exception as error:  # noqa: BLE001 (of a text by a model: IndexError, RecursionError and its own)
+        _LOGGER.debug("Not a formula that is known: %r", error)
+        return None
 
 
 def _rebuilt(read: Read, depth: int) -> Node:

@@ -20,8 +20,12 @@ DEFAULT_TIMEOUT = 60.0
 MAX_DEPTH = 30
 """Nesting of a configuration file."""
 
-_PARTS = re.compile(r'"(?:[^"\\\n]++|\\.)*+"?|//[^\n]*+|/\*(?:[^*]++|\*(?!/))*+(?:\*/)?|,(?=\s*+[}\]])')
-"""Texts, comments, and commas before a closing bracket, which the files of VS Code may have."""
+_TEXT = r'"(?:[^"\\\n]++|\\.)*+"?'
+_COMMENTS = re.compile(rf"{_TEXT}|//[^\n]*+|/\*(?:[^*]++|\*(?!/))*+(?:\*/)?")
+"""Texts, and comments, which the files of VS Code may have."""
+_COMMAS = re.compile(rf"{_TEXT}|,\s*+(?=[}}\]])")
+"""Texts, and commas before a closing bracket."""
+_BETWEEN_WORDS = re.compile(r"[^0-9A-Za-z]++")
 _VARIABLE = re.compile(r"\$\{([^${}]++)\}")
 _SETTINGS = ("mcpServers", "servers")
 _IN_A_PROJECT = (".vscode", ".cursor", ".claude")
@@ -161,7 +165,7 @@ def _named(spec: str) -> dict[str, MCPServer]:
 
 def _short_name(words: Sequence[str]) -> str:
     """A name for a server: `server-filesystem` is `filesystem`."""
-    parts = [part for word in words for part in re.split(r"[^0-9A-Za-z]++", word.removesuffix(".py")) if part]
+    parts = [part for word in words for part in _BETWEEN_WORDS.split(word.removesuffix(".py")) if part]
     telling = [part for part in parts if part.lower() not in _NOT_THE_NAME and not part.isdigit()]
     return "_".join(telling[-2:] if len(words) == 1 else telling[:1]).lower() or "tools"
 
@@ -172,7 +176,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the file cannot be read: {error}.") from error
     try:
-        held = json_text.loads(_PARTS.sub(_without_comment, text), max_depth=MAX_DEPTH)
+        held = json_text.loads(_COMMAS.sub(_text_only, _COMMENTS.sub(_text_only, text)), max_depth=MAX_DEPTH)
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}.") from error
     if not isinstance(held, Mapping):
@@ -180,7 +184,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return held
 
 
-def _without_comment(part: re.Match[str]) -> str:
+def _text_only(part: re.Match[str]) -> str:
     return part[0] if part[0].startswith('"') else " "
 
 

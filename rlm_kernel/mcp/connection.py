@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +17,8 @@ from rlm_kernel import __version__
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.mcp.config import MCPServer
 from rlm_kernel.mcp.transports import LastWords, transport
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_PAGES = 200
 MAX_LISTED = 20_000
@@ -117,10 +119,12 @@ class Connection:
 
     async def _follow(self, client: Client) -> None:
         """Note changes that a server of the stateless protocol tells who listens."""
-        with contextlib.suppress(Exception):  # it is a hint; the tools are listed anyway when one is missing
+        try:
             async with client.listen(tools_list_changed=True) as changes:
                 async for _ in changes:
                     self.changed = True
+        except Exception as error:  # noqa: BLE001 (it is a hint; the tools are listed anyway)
+            _LOGGER.debug("The server tells no changes: %r", error)
 
     async def _take(self, message: Any) -> None:
         if isinstance(message, ToolListChangedNotification):
@@ -184,7 +188,8 @@ class Connection:
                 await self.client.list_tools()
         except MCPError as error:
             return error.code != CONNECTION_CLOSED
-        except Exception:  # noqa: BLE001 (whatever it is, there was no answer)
+        except Exception as error:  # noqa: BLE001 (whatever it is, there was no answer)
+            _LOGGER.debug("The server does not answer: %r", error)
             return False
         return True
 

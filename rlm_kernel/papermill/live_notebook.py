@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from rlm_kernel.engine.edits import EditedRecord
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.kernel.process import manager_of
 from rlm_kernel.papermill.host import NotebookHost
+from rlm_kernel.papermill.own_cells import is_own
 from rlm_kernel.papermill.parameters import NAMES
 from rlm_kernel.provisioners.environ import scrub_environ
 from rlm_kernel.replay.setup import start_event
@@ -38,24 +38,14 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 
-_HERE = re.compile(
-    r"\s*(?:(?:\w+ = )?RLM\b|%%?rlm\b|%load_ext\b|(?:from|import) rlm\b|rlm_\w+ = |rlm_record\b"
-    r"|# (?:Answers what|The files of))"
-)
-"""The beginning of a cell that runs in this kernel: magics, `RLM.resume`, parameters and the setup."""
 _SETUP = ("# Answers what", "# The files of")
-_MIN_LINE = 4
-"""Characters of a line that says whose it is."""
+"""The beginning of the cells that have called `begin`."""
 
 _NO_KEY = (
     "rlm_mode = 'live' asks models, and this kernel has no model to ask: {}\n"
     "Choose a kernel that has your keys (Kernel > Change Kernel… > RLM), or name backend and model in the cell above. "
     "The cells of the run get a kernel of their own, without keys."
 )
-
-
-def _lines_of(source: str) -> list[str]:
-    return [line for line in map(str.strip, source.splitlines()) if len(line) >= _MIN_LINE]
 
 
 class CellError(Exception):
@@ -168,6 +158,9 @@ class LiveKernel:
         assert host.recording is not None, "made for a run"
         self._shell, self._host, self._record, self._folded = shell, host, record, folded
         self._expected, self._latest = min(record.cells, default=1), 0
+        ran = [] if shell.history_manager is None else shell.history_manager.input_hist_raw
+        self._setup = {cell.strip() for cell in ran if cell.startswith(_SETUP)}
+        self._made = ""
         self._has_ids = False  # whether this client sends those of the run
         self._sources: dict[int, dict[str, str]] = defaultdict(dict)
         self._codes: dict[int, str] = {}
@@ -192,25 +185,18 @@ class LiveKernel:
         self._host.close()
 
     def sent(self, lines: list[str]) -> list[str]:
-        """The code of this kernel for a cell: to send it."""
+        """The code of this kernel for a cell: to send it. Applied to what it has made, it changes nothing."""
         source = "".join(lines)
-        if not source.strip() or source.startswith("get_ipython().rlm_live.run(") or self._runs_here(source):
+        if not source.strip() or source == self._made or self._runs_here(source):
             return lines
-        return [f"get_ipython().rlm_live.run({source!r})\n"]
+        self._made = f"get_ipython().rlm_live.run({source!r})\n"
+        return [self._made]
 
     def _runs_here(self, source: str) -> bool:
-        """Whether a person wrote the cell for this kernel, which has the keys.
-
-        What a model wrote never runs here, however it begins: neither a cell on record nor an edited one, which still
-        has a line of one.
-        """
-        if not _HERE.match(source):
+        """Whether the cell is for this kernel, which has the keys. What is on record never is."""
+        if any(is_same(cell.code, source) for cell in self._record.cells.values()):
             return False
-        written = _lines_of(source)
-        if source.lstrip().startswith(_SETUP):
-            del written[1:]  # it is long, and may have an ordinary line that a model wrote, too
-        recorded = {line for cell in self._record.cells.values() for line in _lines_of(cell.code)}
-        return recorded.isdisjoint(written)
+        return source.strip() in self._setup or is_own(source)
 
     def run(self, source: str) -> None:
         """Run a cell in the kernel of the run.

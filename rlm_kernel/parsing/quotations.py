@@ -23,7 +23,8 @@ _OF_DOCUMENT = re.compile(
 )
 _ANSWER = re.compile("answer|conclu|therefore|thus", re.IGNORECASE)
 _ENDS_REPLY = re.compile(
-    r"[\W_]*+(?:(?:i|we)[ ](?:hope|am|have|counted|found|used|gave|did)|i['\u2019](?:m|ve)|hope|let[ ]me[ ]know|please"
+    r"\A[\W_]*+"
+    r"(?:(?:i|we)[ ](?:hope|am|have|counted|found|used|gave|did)|i['\u2019](?:m|ve)|hope|let[ ]me[ ]know|please"
     r"|thanks?|feel[ ]free|done|(?:that|this|it)(?:['\u2019]s|[ ](?:is|was))|because|here|note|explanation|reason"
     r"|the[ ](?:answer|count|result|sum|total)|cheers|best|if[ ]you)\b(?![ ](?:not|no)\b)",
     re.IGNORECASE,

@@ -272,11 +272,11 @@ def test_the_host_takes_the_messages_of_the_table():
     assert asyncio.run(taken()) == set(get_args(protocol.FromGuest))
 
 
-def test_the_guest_imports_the_standard_library_only():
+def test_the_guest_imports_the_standard_library_and_ipython_only():
     nodes = nodes_of_the_guest()
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
-    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "IPython"}
 
 
 # -- values

@@ -66,10 +66,18 @@ def test_what_a_model_wrote_never_runs_where_the_keys_are(tmp_path, keys):
         code("RLM = 'a note'", "import os", looks),
         code("'a line before'", "rlm_note = 1", "import os", looks),
         code("# Answers what", "import os", looks),
+        code("get_ipython().rlm_live.run('1')", "import os", looks),
+        code(f"rlm_x = 1; import os; {looks}"),
         code("FINAL(1)"),
     ]
-    done = lived(record(tmp_path, cells), ("RLM = 'a note'", "RLM = 'an edited note'"), ("'a line before'\n", ""))
-    assert printed(done)[:3] == ["[]\n"] * 3
+    done = lived(
+        record(tmp_path, cells),
+        ("RLM = 'a note'", "RLM = 'an edited note'"),
+        ("'a line before'\n", ""),
+        ("# Answers what\n", "# Answers what it is\n"),
+        ("rlm_x = 1", "rlm_x = 2"),
+    )
+    assert printed(done)[:5] == ["[]\n", "[]\n", "[]\n", "", "[]\n"]  # the fourth has raised
 
 
 def test_an_error_of_an_edited_cell_is_an_error(run, keys):

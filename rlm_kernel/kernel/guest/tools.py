@@ -124,16 +124,17 @@ class ToolServer:
         __tracebackhide__ = True
         if name.startswith("_"):
             raise AttributeError(name)
+        missing = None
         try:
             (answer,) = self._guest.ask(tool_call(f"{self._name}.*", (), {}))
             self._value(self._name, answer)
-        except Exception:  # noqa: S110 (the reason is the name)
-            pass
+        except Exception as error:
+            missing = error
         found = vars(type(self)).get(name)
         if found is None:
             near = get_close_matches(name, self._known, n=3)
             instead = f"; did you mean {', '.join(near)}?" if near else f". {self._name}.tools('words') finds them."
-            raise AttributeError(f"{self._name} has no tool {name!r}{instead}")
+            raise AttributeError(f"{self._name} has no tool {name!r}{instead}") from missing
         return found.__get__(self)
 
     def __repr__(self) -> str:
