@@ -1,7 +1,7 @@
 """List recorded runs, search and filter them, and keep tags and notes.
 
 PATH is a folder of logs (default: ./rlm_logs, or ./logs if that does not exist). With --add-tag,
---remove-tag, --note or --thumb it is one log, whose notes are changed.
+--remove-tag, --note or --set-thumb it is one log, whose notes are changed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ _STYLES = {
     "running": "cyan",
     "lost": "dim",
 }
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a cell that a spreadsheet evaluates."""
 _THUMBS = {"up": "👍", "down": "👎"}
 
 
@@ -145,8 +147,16 @@ def _as_csv(runs: Sequence[Run], folder: Path) -> str:
     table.writeheader()
     for run in runs:
         record = record_of(run, folder)
-        table.writerow({**record, "began": record["began"].isoformat(), "tags": ";".join(record["tags"])})
+        row = {**record, "began": record["began"].isoformat(), "tags": ";".join(record["tags"])}
+        table.writerow({name: _as_text(value) for name, value in row.items()})
     return text.getvalue().rstrip("\n")
+
+
+def _as_text(value: Any) -> Any:
+    """A text that a spreadsheet takes for a text, and not for a formula; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    return f"'{plain(value)}" if value.startswith(_FORMULAS) else plain(value)
 
 
 def _draw(runs: Sequence[Run], columns: Sequence[str], args: Namespace, folder: Path) -> None:

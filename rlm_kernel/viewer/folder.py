@@ -10,6 +10,8 @@ from urllib.parse import quote, urlencode
 from rlm_kernel.errors import ConfigError
 from rlm_kernel.trajectory.log.reader import check_is_log, log_of
 from rlm_kernel.trajectory.runs.index import Index, logs_in, usual_folder
+from rlm_kernel.trajectory.runs.notes import read_notes
+from rlm_kernel.trajectory.runs.query import Run, runs_with_notes
 from rlm_kernel.trajectory.runs.summary import Summary
 
 MAX_RUNS = 100_000
@@ -46,6 +48,10 @@ class Folder:
         """What the list of runs shows: the latest ones, the newest first."""
         return self._index.summaries(self.only)[:limit]
 
+    def runs(self) -> list[Run]:
+        """The same with what people say about them."""
+        return runs_with_notes(self.summaries(), read_notes(self.path))
+
 
 class Pair(Folder):
     """Two logs of any folders, which are shown side by side.
@@ -79,10 +85,10 @@ class Pair(Folder):
         folder = self._folders.get(name)
         return folder.log(folder.only or "") if folder else None
 
-    def summaries(self, limit: int = MAX_RUNS) -> list[Summary]:
-        """What the list of runs shows."""
-        found = [replace(one, name=name) for name, folder in self._folders.items() for one in folder.summaries()]
-        return found[:limit]
+    def runs(self) -> list[Run]:
+        """Both, each with the notes of its folder."""
+        found = [(name, run) for name, folder in self._folders.items() for run in folder.runs()]
+        return [replace(run, summary=replace(run.summary, name=name)) for name, run in found]
 
 
 def _names(left: Path, right: Path) -> tuple[str, str]:

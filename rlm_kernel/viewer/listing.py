@@ -8,8 +8,8 @@ from typing import Any
 
 from rlm_kernel.errors import ConfigError, RecordingError
 from rlm_kernel.html.prose import in_words
-from rlm_kernel.trajectory.runs.notes import annotate, read_notes
-from rlm_kernel.trajectory.runs.query import COLUMNS, Query, Run, runs_with_notes
+from rlm_kernel.trajectory.runs.notes import annotate
+from rlm_kernel.trajectory.runs.query import COLUMNS, Query, Run
 from rlm_kernel.trajectory.states import STATES
 from rlm_kernel.viewer.folder import Folder
 
@@ -32,7 +32,7 @@ def listing(folder: Folder, asked: Mapping[str, str]) -> dict[str, Any]:
         ConfigError: a field cannot be.
     """
     query = Query.of({**asked, "descending": asked.get("descending") != "no"})
-    every = runs_with_notes(folder.summaries(), read_notes(folder.path))
+    every = folder.runs()
     found = query.select(every)
     return {
         "folder": str(folder.path),

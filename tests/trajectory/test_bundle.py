@@ -143,6 +143,49 @@ def test_an_archive_with_other_files_is_refused(name):
         archive.unpack(content.getvalue())
 
 
+def repacked(path, change):
+    """The archive after `change(name, content)` gave the name and content of each file; None leaves one out."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(made, "w") as new:
+        for entry in sorted(old.namelist(), reverse=True):
+            new.writestr(*change(entry, old.read(entry)))
+        new.mkdir("contexts")
+        new.writestr("__MACOSX/._run.jsonl", b"\0")
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("name", ["my run", "a+b", "x(1)", "été"])
+def test_an_archive_has_the_names_of_its_logger(tmp_path, name):
+    logger = RLMLogger(tmp_path / "logs", file_name=name)
+    with RLM(ScriptedLM([cell("FINAL(1)")]), logger=logger) as rlm:
+        rlm.completion("x")
+    assert main(["export", "--bundle", logger.log_file_path, "-o", str(tmp_path / "run.zip")]) == 0
+    assert replay(tmp_path / "run.zip").equal
+
+
+def test_an_archive_that_a_person_packed_again_is_read(story, tmp_path):
+    """In another order, with folders and what an operating system adds."""
+    content = repacked(bundle(story, tmp_path, "run.zip"), lambda name, content: (name, content))
+    (tmp_path / "again.zip").write_bytes(content)
+    assert replay(tmp_path / "again.zip").equal
+
+
+def test_a_damaged_archive_is_refused_each_time(story, tmp_path):
+    content = bytearray(bundle(story, tmp_path, "run.zip").read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    for _ in range(2):
+        with pytest.raises(RecordingError, match="ZIP archive"):
+            archive.unpack(bytes(content))
+
+
+def test_an_archive_that_swells_is_refused(tmp_path):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("x.jsonl", b"0" * 150_000_000)
+    with pytest.raises(RecordingError, match="150,000,000 bytes"):
+        archive.unpack(made.getvalue())
+
+
 def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "run.zip").write_bytes(b"PK no")
     with pytest.raises(RecordingError, match=r"run\.zip is not the archive of a run"):

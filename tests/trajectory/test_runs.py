@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -154,6 +156,7 @@ def test_odd_notes_are_no_notes(states):
 
 
 @pytest.mark.parametrize("wrong", [{"add_tags": [""]}, {"add_tags": ["a\nb"]}, {"add_tags": ["x" * 61]},
+                                   {"add_tags": "baseline"}, {"remove_tags": "x"}, {"add_tags": [*map(str, range(51))]},
                                    {"note": "x" * 4_001}, {"thumb": "sideways"}])  # fmt: skip
 def test_a_note_that_cannot_be_is_refused(states, wrong):
     with pytest.raises(ConfigError):
@@ -259,6 +262,34 @@ def test_the_terminal_writes_json_and_csv(states, capsys):
     assert (line["state"], line["began"]) == ("limit", "2026-11-20T09:00:00+00:00")
     assert main(["runs", str(states), "--format", "csv"]) == 0
     assert {row["state"] for row in csv.DictReader(capsys.readouterr().out.splitlines())} == set(STATES)
+
+
+def test_no_cell_of_the_csv_is_a_formula(states, capsys):
+    annotate(states / "failed.jsonl", add_tags=["=1+1", "@x"], note="=cmd|' /C calc'!A0\x1b[31m")
+    assert main(["runs", str(states), "--format", "csv", "--state", "failed"]) == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (row["tags"], row["note"][:7]) == ("'=1+1;@x", "'=cmd|'")
+    assert "\x1b" not in row["note"]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", 1e14])
+def test_a_time_that_is_none_spoils_no_list(states, monkeypatch, capsys, zone, when):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    log = states / "failed.jsonl"
+    if isinstance(when, float):
+        Index(states).summaries()
+        saved = json.loads((states / INDEX).read_text())
+        saved["runs"][log.name][1]["began"] = when
+        (states / INDEX).write_text(json.dumps(saved))
+    else:
+        log.write_text(re.sub(r'"timestamp": ?"[^"]*"', f'"timestamp": "{when}"', log.read_text(), count=1))
+    assert main(["runs", str(states)]) == 0
+    assert "6 runs: " in capsys.readouterr().out
+    assert len(rlm.runs(states)) == 6
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_the_terminal_changes_notes(states, capsys):

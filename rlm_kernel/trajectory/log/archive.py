@@ -9,7 +9,8 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -29,8 +30,12 @@ ASSIGNED = 'rlm_bundle = rlm_unpack("""\n{}""")'
 _HELD = re.compile(r"([A-Za-z0-9+/=\n]*+)".join(map(re.escape, ASSIGNED.split("{}"))))
 _STORED = re.compile(rb'"((?:contexts|prompts|images)/[0-9a-f]{64}\.[a-z]{1,8})"')
 """The name of a file in a line of a log."""
-_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*")
-"""Of a file in an archive: beside the log, or in a folder there."""
+_MAX_PARTS = 2
+_ADDED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+MAX_RATIO = 200
+"""How many times larger than the archive its files may be."""
+_FREE_RATIO = 100_000_000
+"""Bytes that they may have whatever the size of the archive."""
 _MAX_FIRST = 1 << 22
 
 
@@ -101,26 +106,62 @@ def held_in(notebook: Mapping[str, Any]) -> bytes | None:
 def unpack(content: bytes) -> Path:
     """The record in an archive. Its files are in a temporary folder until this process ends.
 
+    The archive may have been packed again by a person: folders, and what an operating system adds, are left out.
+
     Raises:
         RecordingError: it is not an archive of a run.
         OSError: it could not be written.
     """
-    folder = Path(_folder().name) / hashlib.sha256(content).hexdigest()
+    top = Path(_folder().name)
+    folder = top / hashlib.sha256(content).hexdigest()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            if not all(_NAME.fullmatch(entry.filename) for entry in entries):
-                raise RecordingError("The archive holds files that are not of a run.")
-            if sum(entry.file_size for entry in entries) > MAX_BYTES:
-                raise RecordingError(f"The files in the archive have more than {MAX_BYTES:,} bytes.")
+            entries = [entry for entry in archive.infolist() if not _is_added(entry)]
+            _check(entries, len(content))
             if not folder.is_dir():
-                archive.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+                _extract(archive, entries, top, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise RecordingError(f"It is not a ZIP archive that can be read: {error}") from error
-    record = next((entry.filename for entry in entries if entry.filename.endswith(TURNS)), None)
-    if record is None:
-        raise RecordingError("The archive holds no log of a run.")
-    return folder / record
+    return _record_of([folder / entry.filename for entry in entries])
+
+
+def _is_added(entry: zipfile.ZipInfo) -> bool:
+    """Whether it is a folder, or what macOS and Windows add."""
+    return entry.is_dir() or entry.filename.startswith("__MACOSX/") or PurePosixPath(entry.filename).name in _ADDED
+
+
+def _check(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
+    if not all(_is_name(entry.filename) for entry in entries):
+        raise RecordingError("The archive holds files that are not of a run.")
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > MAX_BYTES or unpacked > max(MAX_RATIO * size, _FREE_RATIO):
+        raise RecordingError(
+            f"The files in the archive have {unpacked:,} bytes, more than a run of this size can have."
+        )
+
+
+def _is_name(name: str) -> bool:
+    """Whether a file of a run may be called so: beside the log, or in a folder there."""
+    parts = name.split("/")
+    plain = all(part.isprintable() and not part.startswith(".") and part.strip() == part for part in parts)
+    return len(parts) <= _MAX_PARTS and all(parts) and plain and "\\" not in name
+
+
+def _extract(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], top: Path, folder: Path) -> None:
+    """Unpack into a folder that has its name only when it is whole."""
+    with tempfile.TemporaryDirectory(dir=top) as part:
+        archive.extractall(part, entries)
+        Path(part).rename(folder)
+        Path(part).mkdir()  # to be removed in its place
+
+
+def _record_of(files: Sequence[Path]) -> Path:
+    """The record of the run: not of one before it in its kernel, whatever the order of the files."""
+    for ending in (RECORD, TURNS):
+        if found := [path for path in files if path.name.endswith(ending)]:
+            before = {earlier for path in found for earlier in list(_records(path))[1:]}
+            return next((path for path in found if path not in before), found[0])
+    raise RecordingError("The archive holds no log of a run.")
 
 
 @cache

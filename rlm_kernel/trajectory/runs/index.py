@@ -20,7 +20,7 @@ from rlm_kernel.trajectory.log import FOLDER
 from rlm_kernel.trajectory.log.atomic_files import write_whole
 from rlm_kernel.trajectory.log.file_names import RECORD, TURNS
 from rlm_kernel.trajectory.log.jsonl import reader_of
-from rlm_kernel.trajectory.runs.summary import MAX_NUMBER, Summary, summary_of
+from rlm_kernel.trajectory.runs.summary import MAX_NUMBER, Summary, is_time, summary_of
 from rlm_kernel.trajectory.states import state_without_end
 from rlm_kernel.untrusted.json_text import read_file
 
@@ -166,6 +166,8 @@ def _load(path: Path) -> Entries:
 
 def _is_plausible(summary: Summary) -> bool:
     """Whether all numbers are figures: the index may be damaged, or made to break its readers."""
-    numbers: list[Any] = [summary.modified, summary.began, summary.size]
+    if not (is_time(summary.modified) and is_time(summary.began)):
+        return False
+    numbers: list[Any] = [summary.size]
     numbers += [summary.seconds, summary.tokens, summary.cost, summary.turns, summary.calls]
     return all(number is None or abs(number) < MAX_NUMBER for number in numbers)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlm_kernel.errors import ConfigError
+from rlm_kernel.text import clip_end
 from rlm_kernel.trajectory.log.file_names import stem_of
 from rlm_kernel.trajectory.log.reader import log_of
 from rlm_kernel.trajectory.runs.summary import parse_lines
@@ -78,17 +79,30 @@ def annotate(
     """
     path = log_of(Path(log))
     line: dict[str, Any] = {"run": stem_of(path)}
-    if added := [_tag(tag) for tag in add_tags]:
+    if added := [_tag(tag) for tag in _listed("add_tags", add_tags)]:
         line["add_tags"] = added
-    if removed := list(remove_tags):
+    if removed := _listed("remove_tags", remove_tags):
         line["remove_tags"] = removed
     if note is not None:
         line["note"] = _note(note)
     if thumb is not None:
         line["thumb"] = _thumb(thumb)
     if len(line) > 1:
+        _check_count(read_notes(path.parent).get(stem_of(path), Notes()), line)
         _append(path.parent / NOTES, line)
     return read_notes(path.parent).get(stem_of(path), Notes())
+
+
+def _listed(name: str, tags: Iterable[str]) -> list[str]:
+    if isinstance(tags, str):
+        raise ConfigError(f"{name} takes several tags: give {name}=[{clip_end(tags, MAX_TAG)!r}].")
+    return list(tags)
+
+
+def _check_count(notes: Notes, line: dict[str, Any]) -> None:
+    tags = {*notes.tags} - {*line.get("remove_tags", ())} | {*line.get("add_tags", ())}
+    if len(tags) > MAX_TAGS:
+        raise ConfigError(f"A run has at most {MAX_TAGS} tags: remove some first.")
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
@@ -122,7 +136,8 @@ def _texts(value: Any) -> list[str]:
 def _tag(tag: Any) -> str:
     text = tag.strip() if isinstance(tag, str) else ""
     if not text.isprintable() or not 0 < len(text) <= MAX_TAG:
-        raise ConfigError(f"{tag!r} is not a tag: give one line of at most {MAX_TAG} characters.")
+        shown = clip_end(repr(tag), MAX_TAG)
+        raise ConfigError(f"{shown} is not a tag: give one line of at most {MAX_TAG} characters.")
     return text
 
 

@@ -27,6 +27,7 @@ _PAID = frozenset(
 """The lines from which the cost of a run is added up."""
 _EPOCH = "1970-01-01T00:00:00+00:00"
 MAX_NUMBER = 1e15  # as on the page: a larger number is not a real figure, and sums could overflow
+_TIMES = (-6e10, 2.5e11)
 _QUESTION = re.compile(r"^Answer the following: (.*?)\n\nYour context is", re.DOTALL)
 
 
@@ -74,6 +75,11 @@ def parse_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 def as_dict(value: Any) -> dict[str, Any]:
     """The value if it is an object of JSON, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def is_time(seconds: float) -> bool:
+    """Whether seconds since 1970 are a time in every time zone: the years 1 and 9999 are not."""
+    return _TIMES[0] < seconds < _TIMES[1]
 
 
 def summary_of(path: Path) -> Summary:
@@ -130,7 +136,7 @@ def _of_beginning(line: dict[str, Any]) -> dict[str, Any]:
         "environment": _short(line.get("environment") or line.get("environment_type")),
     }
     began = _seconds_between(_EPOCH, line.get("timestamp"))
-    return found if began is None else {**found, "began": began}
+    return {**found, "began": began} if began is not None and is_time(began) else found
 
 
 def _of_iteration(line: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

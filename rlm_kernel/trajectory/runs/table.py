@@ -61,7 +61,8 @@ def runs(
         return records
     import pandas as pd
 
-    return pd.DataFrame(records, columns=["log", *COLUMNS, "error"])
+    table = pd.DataFrame(records, columns=["log", *COLUMNS, "error"])
+    return table.astype({"cost": float, "seconds": float})  # they are None in all rows where none is known
 
 
 def runs_in(folder: Path, query: Query) -> list[Run]:
