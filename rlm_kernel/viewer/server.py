@@ -8,6 +8,7 @@ come from this page.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from contextlib import suppress
@@ -28,8 +29,10 @@ from rlm_kernel.viewer.words import drawn
 
 _ADDRESS = "127.0.0.1"
 _NAMES = ("localhost", _ADDRESS)
-_TOO_MUCH = 1 << 62
+_MAX_OFFSET = 18
+"""Digits."""
 _PIECE = 1 << 18
+_MAX_LINE = 1 << 16
 _MAX_SENT = {"/notes": 1 << 16, "/words": 1 << 20}
 """Bytes that a page may send, by the path that takes them."""
 _MAX_DIGITS = 12
@@ -224,7 +227,7 @@ class _Request(BaseHTTPRequestHandler):
         start = query.get("from", ["0"])[0]
         if path is None:
             self._refuse(HTTPStatus.NOT_FOUND, f"There is no log {name!r} in this folder.")
-        elif not (start.isascii() and start.isdigit() and int(start) < _TOO_MUCH):
+        elif not (start.isascii() and start.isdigit() and len(start) <= _MAX_OFFSET):
             self._refuse(HTTPStatus.BAD_REQUEST, "from= must be an offset in bytes.")
         else:
             self._send_from(path, int(start))
@@ -237,9 +240,12 @@ class _Request(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
             return
         with file:
-            left = max(0, file.seek(0, 2) - start)
-            file.seek(min(start, file.tell()))
-            self._head(HTTPStatus.OK, "application/x-ndjson", left, {"X-Log-Fresh": fresh})
+            line, size = file.readline(_MAX_LINE), file.seek(0, 2)
+            whose = hashlib.sha256(line).hexdigest() if line.endswith(b"\n") else ""
+            left = max(0, size - start)
+            file.seek(min(start, size))
+            about = {"X-Log-Fresh": fresh, "X-Log-First": whose, "X-Log-Size": str(size)}
+            self._head(HTTPStatus.OK, "application/x-ndjson", left, about)
             while self.command == "GET" and left > 0 and (piece := file.read(min(left, _PIECE))):
                 left -= len(piece)
                 self.wfile.write(piece)

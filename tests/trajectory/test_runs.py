@@ -22,6 +22,7 @@ from rlm_kernel.trajectory.runs.notes import NOTES, Notes, annotate, read_notes
 from rlm_kernel.trajectory.runs.query import Query, runs_with_notes
 from rlm_kernel.trajectory.runs.table import runs_in
 from rlm_kernel.trajectory.states import STATES
+from rlm_kernel.viewer.folder import Pair
 
 
 @pytest.fixture
@@ -115,6 +116,20 @@ def test_a_link_out_of_the_folder_is_not_listed(folder, tmp_path):
 def test_a_run_without_an_answer_has_the_cost_of_its_calls(states):
     cost = {run.summary.state: (run.summary.cost, run.summary.calls) for run in runs_in(states, Query())}
     assert cost["limit"] == cost["stopped"] == cost["lost"] == (pytest.approx(0.0086), 4)
+
+
+def test_all_turns_of_a_run_without_an_answer_are_counted(states):
+    counted = {run.summary.state: run.summary.turns for run in runs_in(states, Query())}
+    assert counted == {"answered": 1} | dict.fromkeys(set(STATES) - {"answered"}, 2)
+
+
+def test_two_folders_keep_their_notes_apart(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        run_in("answered", tmp_path / name / "run.jsonl")
+    annotate(tmp_path / "a" / "run.jsonl", add_tags=["left"])
+    pair = Pair(tmp_path / "a" / "run.jsonl", tmp_path / "b" / "run.jsonl")
+    assert {run.summary.name: run.notes.tags for run in pair.runs()} == {"a/run.jsonl": ("left",), "b/run.jsonl": ()}
 
 
 def test_a_stopped_run_has_no_error_to_show(states):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 from viewer import long_logs
 from viewer.conftest import shot
@@ -36,6 +37,20 @@ def test_a_run_under_way_is_followed_to_its_end(open_page, served, logs):
     page.locator(".kicker .state-answered").wait_for()
     assert page.locator(".outcome .passage").inner_text() == "done at last"
     assert page.get_by_role("button", name="Following").count() == 0
+
+
+@pytest.mark.parametrize("change", ["cut", "written anew"])
+def test_a_log_that_is_not_the_same_any_more_is_not_mixed_with_it(open_page, served, logs, change):
+    path = logs / "running.jsonl"
+    story = long_logs.Story(path)
+    long_logs.turn(story, 1, ["one", "two"])
+    page = open_page(f"{served}#running.jsonl")
+    page.get_by_role("heading", name="Turn 1").wait_for()
+    lines = path.read_bytes().splitlines(keepends=True)
+    other = [lines[0].replace(b'"', b' "', 1), *lines[1:], *lines[1:]]
+    path.write_bytes(b"".join(lines[:1] if change == "cut" else other))
+    page.get_by_text("it was cut or written anew. Reload the page to see it.").wait_for()
+    assert page.get_by_role("heading", name="Turn 1").count() == 1
 
 
 def test_what_is_unfolded_stays_so_while_the_log_grows(open_page, served, logs):

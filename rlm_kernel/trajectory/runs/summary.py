@@ -188,6 +188,7 @@ def _spent(path: Path) -> dict[str, Any]:
         return {}
     spent = sum_paid(run.spending())
     return {
+        "turns": len(run.turns),
         "tokens": spent.total_input_tokens + spent.total_output_tokens,
         "calls": spent.total_calls,
         "cost": None if spent.unpriced_models else spent.total_cost,

@@ -21,8 +21,12 @@ export class ServedLog {
   }
 
   async *from(offset) {
-    const response = await fetch(`logs/${encodeURIComponent(this.name)}?from=${offset}`);
+    const response = await fetch(`logs/${encodeURIComponent(this.name.toWellFormed())}?from=${offset}`);
     if (!response.ok) throw new Error((await response.text()) || `The server answered ${response.status}.`);
+    const first = response.headers.get("X-Log-First");
+    if (offset > Number(response.headers.get("X-Log-Size")) || (offset && this.first && first && first !== this.first))
+      throw new Error("it was cut or written anew. Reload the page to see it.");
+    this.first ||= first;
     this.fresh = response.headers.get("X-Log-Fresh") === "yes";
     yield* chunks(response.body);
   }
