@@ -27,7 +27,7 @@ from rlm_kernel.mcp.approval import AskOnce
 from rlm_kernel.mcp.config import servers_named
 from rlm_kernel.text import one_line
 from rlm_kernel.trajectory.log.file_names import stem_of
-from rlm_kernel.trajectory.log.reader import read_log
+from rlm_kernel.trajectory.log.reader import Recording, read_log
 from rlm_kernel.types import UsageSummary
 from rlm_magics import arguments, commands, grammar, notebook_inputs, page, resume_arguments, settings, tab_completion
 from rlm_magics.cell_run import WatchedLogger, Work, completion_of, run_with_view
@@ -272,13 +272,25 @@ class RLMMagics(Magics, settings.Settings):
         logger = WatchedLogger(str(file.path.parent) if edited else named["log_dir"] or None)
         overrides = resume_arguments.overrides(options, named, known.metadata, self.namespace)
 
-        def work() -> Any:
-            return RLM.aresume(file, at, root_prompt=options.question, logger=logger, trust=options.trust, **overrides)
+        again = self._input_again(known, options, edited is not None)
 
-        asked = Asked(named, expression=self._expressions.get(known.stem, ""), is_given=False)
+        def work() -> Any:
+            given = {"root_prompt": options.question, "logger": logger, "trust": options.trust, **again, **overrides}
+            return RLM.aresume(file, at, **given)
+
+        expression = self._expressions.get(known.stem, "")
+        asked = Asked(named, again.get("prompt", ""), expression=expression, is_given=bool(again))
         return self._run(work, asked, logger, options, (), lambda done: resume_arguments.newly_spent(done, known, at))
 
     _do_fork = _do_resume
+
+    def _input_again(self, known: Recording, options: Namespace, edited: bool) -> dict[str, Any]:
+        """The input of the latest run as `prompt=`, if its log holds it as a pickle, which is not opened."""
+        is_latest = options.file is None and not edited and self._asked is not None and self._asked.is_given
+        if not is_latest or known.context is None or known.context.encoding != "pickle":
+            return {}
+        assert self._asked is not None, "just checked"
+        return {"prompt": self._asked.prompt}
 
     def _do_cells(self, options: Namespace) -> None:
         from rlm_kernel.replay.minimise import clean

@@ -114,3 +114,17 @@ def test_the_cells_of_a_follow_up_come_with_those_that_it_goes_on_from(notebook)
     notebook.run("%rlm model whatever --backend reader")
     assert notebook.run(source).result["text/plain"] == "'54 COUNT'"
     notebook.run("%rlm model --backend openai")
+
+
+def test_fork_of_a_run_over_a_table_uses_the_table_of_the_notebook(notebook):
+    """Its log holds the table as a pickle, which the host does not open."""
+    notebook.run(
+        "import pandas as pd\ntable = pd.DataFrame({'n': [1, 2]})\n"
+        "asked = leader(cell('n = len(context)'), cell('FINAL(n)'))\nagain = leader('', cell('FINAL(len(context) + 1)'))"
+    )
+    assert notebook.run("%%rlm -b asked -c table -o rows\nHow many?").error is None
+    for more in (1, 2):
+        notebook.run(f"again = leader('', cell('FINAL(n + len(context) + {more})'))")
+        ran = notebook.run("%rlm fork 1 -b again -o total")
+        assert ran.error is None, ran.error
+        assert notebook.value("int(total.answer) - 2 * int(rows.answer)") == str(more)

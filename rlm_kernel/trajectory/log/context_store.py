@@ -165,7 +165,7 @@ def decode(encoding: ContextEncoding, content: bytes) -> Prompt:
     if encoding == "pickle":
         raise RecordingError(
             "The context holds values that JSON cannot, and was stored as a pickle, which is not opened here because a "
-            "pickle can run code: give the context again."
+            "pickle can run code: give the context again, as RLM.resume(log, prompt=…) or --context FILE."
         )
     text = content.decode("utf-8", "surrogatepass")
     try:
