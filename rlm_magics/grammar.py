@@ -220,10 +220,29 @@ def _add_run_options(grammar: Grammar) -> None:
     view.add_argument("--quiet", dest="view", action="store_const", const="quiet", help="show only the answer")
 
 
+_TAKEN = frozenset(
+    {
+        "__builtins__",
+        "get_ipython",
+        "exit",
+        "quit",
+        "In",
+        "Out",
+        "llm_query",
+        "rlm_query",
+        "llm_query_batched",
+        "rlm_query_batched",
+    }
+)
+"""Names without which a notebook, or what it asks models with, stops working."""
+
+
 def _variable_name(text: str) -> str:
     """The name of a variable, checked before a model is asked."""
     if not text.isidentifier() or keyword.iskeyword(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a variable: give one such as answer")
+    if text in _TAKEN:
+        raise argparse.ArgumentTypeError(f"{text} has a meaning in a notebook: give another name, such as answer")
     return text
 
 

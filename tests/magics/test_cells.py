@@ -187,6 +187,7 @@ def test_an_object_is_the_answer_where_a_schema_says_so(notebook):
         ),
         ("%%rlm -c text -b unasked -o def\nWhat?", "'def' is not the name of a variable: give one such as answer"),
         ("%%rlm -c text -b unasked -o a.b\nWhat?", "'a.b' is not the name of a variable: give one such as answer"),
+        ("%%rlm -c text -b unasked -o get_ipython\nWhat?", "get_ipython has a meaning in a notebook"),
         ("%rlm resume -o a.b", "'a.b' is not the name of a variable: give one such as answer"),
         ("%rlm lats", "UsageError: %rlm has no command 'lats'; did you mean 'last'?"),
         ("%rlm config nothing 1", "ConfigError: There is no setting 'nothing'. There are attachable, backend,"),
