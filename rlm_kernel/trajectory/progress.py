@@ -113,6 +113,7 @@ class RunProgress:
         self.tail = ""
         self.subcalls: Subcalls | None = None
         self._meter = UsageMeter()
+        self._is_asked = False
 
     @property
     def turn(self) -> str:
@@ -128,7 +129,11 @@ class RunProgress:
 
     def __call__(self, event: Event) -> None:
         """Take the next event."""
-        self._follow(event)
+        if isinstance(event, events.IterationStarted | events.ModelReplied):
+            self._is_asked = isinstance(event, events.IterationStarted)
+        # Cells of earlier messages may run while the model reads, in a kernel that is built again.
+        if not (self._is_asked and isinstance(event, events.CellStarted | events.CellFinished)):
+            self._follow(event)
         self._spend(event)
 
     def _follow(self, event: Event) -> None:
