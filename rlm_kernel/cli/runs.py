@@ -156,7 +156,8 @@ def _as_text(value: Any) -> Any:
     """A text that a spreadsheet takes for a text, and not for a formula; other values as they are."""
     if not isinstance(value, str):
         return value
-    return f"'{plain(value)}" if value.startswith(_FORMULAS) else plain(value)
+    text = plain(value)
+    return f"'{text}" if text.lstrip(" \n\ufeff").startswith(_FORMULAS) else text
 
 
 def _draw(runs: Sequence[Run], columns: Sequence[str], args: Namespace, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from rlm_kernel.trajectory.runs.notes import read_notes
 from rlm_kernel.trajectory.runs.query import Run, runs_with_notes
 from rlm_kernel.trajectory.runs.summary import Summary
 
+_NOT_UNICODE = re.compile("[\ud800-\udfff]")
 MAX_RUNS = 100_000
 """How many runs the list holds."""
 
@@ -41,8 +43,11 @@ class Folder:
         return [log.path for log in logs_in(self.path, self.only)]
 
     def log(self, name: str) -> Path | None:
-        """The log of this name, or None. The name is compared with those in the folder, and never made into a path."""
-        return next((log for log in self.logs() if log.name == name), None)
+        """The log of this name, or None. The name is compared with those in the folder, and never made into a path.
+
+        A page can only ask for Unicode: what is none in a name is U+FFFD there.
+        """
+        return next((log for log in self.logs() if _NOT_UNICODE.sub("\ufffd", log.name) == name), None)
 
     def summaries(self, limit: int = MAX_RUNS) -> list[Summary]:
         """What the list of runs shows: the latest ones, the newest first."""

@@ -134,8 +134,10 @@ class _Request(BaseHTTPRequestHandler):
                 self._refuse_without_token()
             elif path not in _MAX_SENT:
                 self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+            elif len(body) > _MAX_SENT[path]:
+                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"At most {_MAX_SENT[path]:,} bytes can be sent.")
             else:
-                self._take(path, body[: _MAX_SENT[path]])
+                self._take(path, body)
 
     def _body(self) -> bytes:
         """What was sent, or its beginning. It is read before an answer, as a browser expects."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 import time
@@ -22,7 +23,7 @@ from rlm_kernel.trajectory.runs.notes import NOTES, Notes, annotate, read_notes
 from rlm_kernel.trajectory.runs.query import Query, runs_with_notes
 from rlm_kernel.trajectory.runs.table import runs_in
 from rlm_kernel.trajectory.states import STATES
-from rlm_kernel.viewer.folder import Pair
+from rlm_kernel.viewer.folder import Folder, Pair
 
 
 @pytest.fixture
@@ -239,6 +240,8 @@ def test_runs_is_a_data_frame(states):
     assert str(table.began.dtype).endswith("UTC]")
     assert table.set_index("state").cost["answered"] == pytest.approx(0.0046, abs=0.001)
     assert rlm.runs(states, state="running", search="nothing").empty
+    assert rlm.runs(states, state="running", search="nothing").cost.dtype == float
+    assert len(rlm.runs(states, until="9999-12-31")) == 6
 
 
 def test_without_pandas_runs_are_records(states, monkeypatch):
@@ -277,6 +280,21 @@ def test_the_terminal_writes_json_and_csv(states, capsys):
     assert (line["state"], line["began"]) == ("limit", "2026-11-20T09:00:00+00:00")
     assert main(["runs", str(states), "--format", "csv"]) == 0
     assert {row["state"] for row in csv.DictReader(capsys.readouterr().out.splitlines())} == set(STATES)
+
+
+@pytest.mark.parametrize("note", ["\u202e=1", "\x00=1", " =1", "\ufeff+1", "\n-1"])
+def test_no_hidden_sign_makes_a_cell_of_the_csv_a_formula(states, capsys, note):
+    annotate(states / "failed.jsonl", note=note)
+    assert main(["runs", str(states), "--format", "csv", "--state", "failed"]) == 0
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines(keepends=True))
+    assert row["note"].startswith("'")
+
+
+def test_a_log_whose_name_is_not_unicode_can_be_opened(states):
+    (states / "failed.jsonl").rename(states / os.fsdecode(b"n\xff.jsonl"))
+    log = Folder(states).log("n\ufffd.jsonl")
+    assert log is not None
+    assert log.stat().st_size
 
 
 def test_no_cell_of_the_csv_is_a_formula(states, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from pathlib import PurePath
 from typing import Any, Literal, get_args
 
@@ -138,7 +138,7 @@ def _moment(key: str, value: Any) -> float:
         if isinstance(value, str):
             value = date.fromisoformat(value) if len(value) <= len("2026-11-30") else datetime.fromisoformat(value)
         if not isinstance(value, datetime):
-            value = datetime.combine(value, time.min) + timedelta(days=key == "until")
+            value = datetime.combine(value, time.max if key == "until" else time.min)
         return float(value.timestamp())
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{key} {value!r} is not a date: give one such as 2026-11-30 or 2026-11-30T09:00.") from error

@@ -41,7 +41,7 @@ function figuresOf(run, turn) {
   const figures = [];
   if (turn.seconds !== null) figures.push(`model ${seconds(turn.seconds)}`);
   if (turn.finished !== null) figures.push(`in all ${seconds(turn.finished)}`);
-  if (calls) figures.push(`${short(input)} tokens in, ${short(output)} out`);
+  if (calls) figures.push(`${short(input)} tokens in, ${short(output)} out${calls > 1 ? " with sub-calls" : ""}`);
   if (calls && cost !== null) figures.push(dollars(cost));
   const ending = turn.reply?.ending;
   if (ending && !["stop", "end_turn"].includes(ending)) figures.push(`ended by ${ending}`);
