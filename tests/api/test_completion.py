@@ -85,6 +85,7 @@ async def test_leaving_the_stream_stops_the_run():
 
 
 async def test_cancelling_a_completion_leaves_nothing():
+    """A kernel that was being forked at this moment ends by itself, some 10 ms later."""
     lm = endless()
     task = asyncio.create_task(RLM(lm).acompletion("x"))
     async with asyncio.timeout(20):
@@ -93,7 +94,9 @@ async def test_cancelling_a_completion_leaves_nothing():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert living_kernels() == []
+    async with asyncio.timeout(5):
+        while living_kernels():
+            await asyncio.sleep(0.01)
 
 
 async def test_completions_that_are_cancelled_at_once_leave_no_thread_and_no_empty_log(tmp_path):
