@@ -13,11 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from rlm_kernel.clients.llamacpp.weights import cache_folder
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+IN_CHROMIUM = [
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
+    ),
+    pytest.mark.timeout(300),
+]
+"""The marks of a module whose tests open JupyterLab."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 SECONDS = 60

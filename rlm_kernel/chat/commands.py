@@ -130,7 +130,7 @@ class Commands:
             return
         grid = _grid()
         for tool in tools:
-            grid.add_row(one_line(tool.name), plain(clip(getattr(tool, "about", tool.description), _MAX_ABOUT)))
+            grid.add_row(one_line(tool.name), plain(clip(tool.about or tool.description, _MAX_ABOUT)))
         self.show(grid)
 
     def _model(self, name: str) -> None:

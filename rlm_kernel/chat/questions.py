@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Protocol
 
 from rlm_kernel.engine.gates import REFUSED, CellRequest, Decision, Refuse
+from rlm_kernel.mcp.approval import ToolCall
 from rlm_kernel.text import clip
 
 MAX_SHOWN = 2_000
@@ -18,21 +19,6 @@ class Desk(Protocol):
     """Shows a question. `text`: what it is about, in lines; the answer is set when a key is pressed."""
 
     def show(self, text: str, question: str, answer: Future[bool]) -> None: ...  # noqa: D102 (documented above)
-
-
-class ExternalCall(Protocol):
-    """A call of a tool of an MCP server, as `approve=` gets it."""
-
-    @property
-    def server(self) -> str: ...  # noqa: D102
-    @property
-    def tool(self) -> str: ...  # noqa: D102
-    @property
-    def arguments(self) -> dict[str, Any]: ...  # noqa: D102
-    @property
-    def title(self) -> str: ...  # noqa: D102
-    @property
-    def is_read_only(self) -> bool: ...  # noqa: D102
 
 
 class Questions:
@@ -56,7 +42,7 @@ class Questions:
             self.desk.show(text, question, answer)
             return answer.result()
 
-    def approve(self, call: ExternalCall) -> bool:
+    def approve(self, call: ToolCall) -> bool:
         """Decide about a call of a tool of a server. What changes nothing may happen; others are asked about once."""
         name = call.server, call.tool
         if call.is_read_only or name in self._approved:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -36,8 +35,6 @@ from rlm_kernel.trajectory.events import (
 )
 from rlm_kernel.trajectory.tree import Cell
 from rlm_kernel.types import Answer, Message, Query, Reply, RLMChatCompletion, Slot, ToolCall, Usage
-
-_LOGGER = logging.getLogger(__name__)
 
 CHARACTERS_PER_TOKEN = 5
 """A low estimate of a prompt's tokens: a prompt is refused without a call only if it is certainly too long."""
@@ -221,12 +218,14 @@ class SubCalls:
             return await tool.call(call)
 
     async def _not_approved(self, tool: Tool, call: ToolCall) -> Answer | None:
-        """The answer to a call that must not happen; None: it may. Calls that are wrong find that out themselves."""
+        """The answer to a call that must not happen; None: it may.
+
+        A call that cannot be shown to who decides does not happen: a moment later the server may have such a function.
+        """
         try:
             asked = tool.approval(call)
-        except Exception as error:  # noqa: BLE001 (the call raises the same)
-            _LOGGER.debug("%s cannot be called: %r", call.tool, error)
-            return None
+        except (AttributeError, TypeError, ValueError) as error:
+            return Answer(error=json.dumps([type(error).__name__, str(error)]))
         if asked is None:
             return None
         with self._ending_the_run():

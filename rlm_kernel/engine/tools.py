@@ -86,7 +86,11 @@ class Tool:
             return Answer(error=json.dumps(["TypeError", why]))
 
     def approval(self, request: ToolCall) -> Call | None:  # noqa: ARG002 (a server's)
-        """The call as `approve` gets it; None: it needs no approval. Raises what the call itself would."""
+        """The call as `approve` gets it; None: it needs no approval.
+
+        Raises:
+            AttributeError, TypeError, ValueError: there is no such function, or the arguments do not fit.
+        """
         return None
 
     async def given(self, value: Any, request: ToolCall) -> Answer:

@@ -15,7 +15,7 @@ from rlm_kernel.installation import install_command
 from rlm_kernel.kernel.protocol import MAX_ANSWER_BYTES
 from rlm_kernel.mcp.approval import ToolCall
 from rlm_kernel.mcp.config import MCPServer
-from rlm_kernel.mcp.functions import MAX_FUNCTIONS, Function, functions_of
+from rlm_kernel.mcp.functions import MAX_FUNCTIONS, OWN, Function, functions_of
 from rlm_kernel.mcp.results import Part, error_text, parts_of, parts_of_resource
 from rlm_kernel.text import clip_end, plain
 from rlm_kernel.trajectory.log.redaction import MIN_SECRET_LENGTH, Redactor, is_secret_name
@@ -200,6 +200,7 @@ class ToolServer:
         """The call as it is shown to who decides; None: it asks for nothing of the server that needs a decision.
 
         Raises:
+            AttributeError: there is no such function.
             TypeError: the arguments do not fit.
         """
         if (found := self._functions.get(function)) is not None:
@@ -209,7 +210,12 @@ class ToolServer:
             return ToolCall(
                 self.name, "resources/read", {"uri": _uri(args, kwargs)}, "read a resource", is_read_only=True
             )
-        return None
+        if function in (*OWN, CARD):
+            return None
+        raise self._unknown(function)
+
+    def _unknown(self, function: str) -> AttributeError:
+        return AttributeError(f"the MCP server {self.name} has no tool {function!r} (any more)")
 
     async def call(self, function: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """What a function returns, as the JSON that the guest makes a value of.
@@ -258,7 +264,7 @@ class ToolServer:
                 return [{"json": await self._found(*args, **kwargs)}]
         except ServerError as error:
             raise ToolFailedError(str(error)) from error
-        raise AttributeError(f"the MCP server {self.name} has no tool {function!r} (any more)")
+        raise self._unknown(function)
 
     async def _found(self, words: str = "") -> list[str]:
         """The functions with all the words in their lines, after the server has listed them again."""

@@ -160,6 +160,8 @@ class LiveKernel:
         self._expected, self._latest = min(record.cells, default=1), 0
         ran = [] if shell.history_manager is None else shell.history_manager.input_hist_raw
         self._setup = {cell.strip() for cell in ran if cell.startswith(_SETUP)}
+        lines = (line.strip() for cell in record.cells.values() for line in cell.code.splitlines())
+        self._recorded_lines = frozenset(filter(None, lines))
         self._made = ""
         self._has_ids = False  # whether this client sends those of the run
         self._sources: dict[int, dict[str, str]] = defaultdict(dict)
@@ -193,10 +195,10 @@ class LiveKernel:
         return [self._made]
 
     def _runs_here(self, source: str) -> bool:
-        """Whether the cell is for this kernel, which has the keys. What is on record never is."""
-        if any(is_same(cell.code, source) for cell in self._record.cells.values()):
-            return False
-        return source.strip() in self._setup or is_own(source)
+        """Whether the cell is for this kernel, which has the keys. One that has a line of a recorded cell never is."""
+        if source.strip() in self._setup:
+            return not any(is_same(cell.code, source) for cell in self._record.cells.values())
+        return is_own(source) and self._recorded_lines.isdisjoint(map(str.strip, source.splitlines()))
 
     def run(self, source: str) -> None:
         """Run a cell in the kernel of the run.

@@ -12,7 +12,6 @@ from typing import Any
 
 from rlm_kernel.papermill.parameters import NAMES
 
-_MAGICS = ("%rlm", "%load_ext rlm_magics", "#")
 _ROOTS = frozenset({"RLM", "rlm_record"})
 _FUNCTIONS = frozenset({"RLM", "print", "str", "repr", "len"})
 
@@ -22,13 +21,18 @@ def is_own(source: str) -> bool:
     lines = [line.strip() for line in source.splitlines() if line.strip()]
     if not lines:
         return False
-    if lines[0].split()[0] == "%%rlm" or all(line.startswith(_MAGICS) for line in lines):
+    if lines[0].split()[0] == "%%rlm" or all(_is_magic(line) for line in lines):
         return True
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return len(nodes) > 1 and all(_CHECKS.get(type(node), _never)(node) for node in nodes)
+
+
+def _is_magic(line: str) -> bool:
+    name, *arguments = line.split()
+    return name.startswith("#") or name == "%rlm" or (name == "%load_ext" and arguments == ["rlm_magics"])
 
 
 def _is_rlm(module: str) -> bool:

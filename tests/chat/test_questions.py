@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from rlm_kernel.chat.questions import Questions
 from rlm_kernel.engine.gates import CellRequest, Refuse
+from rlm_kernel.mcp.approval import ToolCall
 
 
 class Desk:
@@ -18,7 +17,7 @@ class Desk:
 
 
 def call(tool, *, is_read_only=False):
-    return SimpleNamespace(server="files", tool=tool, arguments={"path": "a"}, title="", is_read_only=is_read_only)
+    return ToolCall("files", tool, {"path": "a"}, is_read_only=is_read_only)
 
 
 def test_a_call_that_changes_something_is_asked_about_once():

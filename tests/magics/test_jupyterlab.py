@@ -13,17 +13,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from laboratory import CHROMIUM, Tab, browser, lab, write
+from laboratory import IN_CHROMIUM, Tab, browser, lab, write
 
 from rlm_kernel.clients.llamacpp.weights import QWEN_CODER, cache_folder, is_verified
 
 pytest.importorskip("jupyterlab")
 pytest.importorskip("ipywidgets")
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
-    ),
-    pytest.mark.timeout(300),
+    *IN_CHROMIUM,
 ]
 
 MODELS = "%load_ext rlm_magics\nfrom scripted_models import endless, quick, reader, reports, slow"

@@ -6,7 +6,6 @@ The numbers are those of the list "The notebook home, second pass". The other po
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -14,15 +13,12 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-from laboratory import CHROMIUM, Tab, browser, lab, write
+from laboratory import IN_CHROMIUM, Tab, browser, lab, write
 from trajectory.stories import cell, told
 
 pytest.importorskip("jupyterlab")
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
-    ),
-    pytest.mark.timeout(300),
+    *IN_CHROMIUM,
     pytest.mark.full,
 ]
 

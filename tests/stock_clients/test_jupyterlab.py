@@ -9,7 +9,7 @@ import os
 import shutil
 
 import pytest
-from laboratory import CHROMIUM, Tab, browser, lab, shot, write
+from laboratory import IN_CHROMIUM, Tab, browser, lab, shot, write
 from places import provided
 from selection import mostly_full
 from stock_clients.test_every_client import PRIVATE, SPECS, install
@@ -18,10 +18,7 @@ from rlm_kernel.provisioners.kernelspecs import AVAILABLE
 
 pytest.importorskip("jupyterlab")
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
-    ),
-    pytest.mark.timeout(300),
+    *IN_CHROMIUM,
 ]
 
 MODEL = """\

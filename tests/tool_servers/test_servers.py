@@ -13,6 +13,7 @@ import pytest
 from selection import mostly_full
 
 from rlm import RLM, AgentRLM, ConfigError, MCPServer, RecordingError, ScriptedLM
+from rlm_kernel.mcp.server import ToolServer
 from rlm_kernel.replay.replayer import replay
 
 from .conftest import PLAIN, has_ended, is_alive, outcomes, plain_server
@@ -172,6 +173,15 @@ def test_what_may_change_something_needs_an_approval(runs):
         ("it", "write", "Write a note", False),
         ("it", "echo", "echo", True),
     ]
+
+
+def test_a_function_that_the_host_does_not_know_is_refused_before_the_server_could_have_it():
+    """Else a cell that calls one at the moment in which the server adds it would get around the approval."""
+    server = ToolServer("it", MCPServer("program"))
+    for known in ("tools", "resources"):
+        assert server.approval(known, (), {}) is None
+    with pytest.raises(AttributeError, match="has no tool 'write'"):
+        server.approval("write", ("a",), {})
 
 
 def test_an_approval_that_does_not_decide_ends_the_run(runs):

@@ -10,7 +10,7 @@ import re
 
 import nbformat
 import pytest
-from laboratory import CHROMIUM, Tab, browser, lab
+from laboratory import IN_CHROMIUM, Tab, browser, lab
 from loopback import MODEL
 from recorded_runs import code, notebook_beside, record_file
 from stock_clients.test_every_client import install
@@ -21,10 +21,7 @@ from rlm.logger import RLMLogger
 
 pytest.importorskip("jupyterlab")
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
-    ),
-    pytest.mark.timeout(300),
+    *IN_CHROMIUM,
     pytest.mark.full,
 ]
 

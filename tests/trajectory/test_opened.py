@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
-from laboratory import CHROMIUM, browser, lab, read, shot, wait_until
+from laboratory import IN_CHROMIUM, browser, lab, read, shot, wait_until
 from trajectory.comparison import differences
 from trajectory.stories import cell, codes, environment, told
 
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no Chromium: apt-get install chromium"
-    ),
-    pytest.mark.timeout(300),
+    *IN_CHROMIUM,
 ]
 TURNS = 30
 

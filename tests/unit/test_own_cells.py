@@ -37,6 +37,8 @@ def test_a_person_s_magics_parameters_and_calls_of_rlm_run_there(source):
         f"# Answers what\n{STEAL}",
         f"%rlm usage\n{STEAL}",
         f"%load_ext evil\n# {STEAL}",
+        "%load_ext rlm_magics_of_somebody",
+        "%rlmx",
         "get_ipython().rlm_live.run('1')\n" + STEAL,
         "from os import environ",
         "import rlm.x, os",
