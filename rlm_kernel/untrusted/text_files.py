@@ -179,7 +179,9 @@ def join_text(pieces: Iterator[bytes], max_bytes: int) -> Text:
         texts.append(decoder.decode(b"", final=True))
     except UnicodeDecodeError:
         raise NotTextError from None
-    text, found = encodings.decode("".join(texts).removeprefix(_BOM))
+    whole = "".join(texts)
+    # The decoder of "utf-8-sig" has dropped the mark. A second one belongs to the text.
+    text, found = encodings.decode(whole if encoding == "utf-8-sig" else whole.removeprefix(_BOM))
     if nuls and not wide and found is not None:
         raise NotTextError
     return Text(text, read, found or encoding)

@@ -31,7 +31,7 @@ from hostile.keys_on_loopback import (
     variables_of_sdks,
     write_env_file,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
@@ -752,6 +752,7 @@ def test_a_name_that_cannot_be_one_is_an_error_in_words(name):
     ),
     size=st.integers(1, 4),
 )
+@example(pieces=[b"\xef\xbb\xbf", b"\xef\xbb\xbf"], size=3)
 def test_bytes_in_pieces_become_the_same_text_as_at_once(pieces, size):
     content = b"".join(pieces)
     with TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:

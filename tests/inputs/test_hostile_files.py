@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import pdf, sheet, zipped
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from real_files import thirty
 
@@ -291,9 +291,10 @@ def test_a_damaged_file_of_any_kind_is_read_in_part_or_listed(tmp_path):
         | st.binary(max_size=3)
     )
 )
+@example([b"\0", b"\t" * 9])
 def test_any_bytes_are_a_text_or_none(pieces):
     with suppress(NotTextError):
         content = b"".join(pieces)
         text = join_text(iter([content]), 10_000)
-        assert "\0" not in text.text
+        assert text.text.count("\0") <= 0.1 * len(content)  # a log of a machine that lost its power holds some
         assert text.size == len(content)
